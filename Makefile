@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh Debian machine, as root:
+#   make demo    the main job on a real small PHP shop, with a report at the end
+#   make test    every test
+# Each line below is one a person could type.
+
+SHELL    := /bin/bash
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+DATE     ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+LINT     := v2.15.0
+PACKAGES := php8.2-fpm php8.2-cli php8.2-redis nginx-light redis-server util-linux e2fsprogs procps
+
+export PATH := /usr/local/go/bin:$(PATH)
+export GOFLAGS ?= -buildvcs=false
+
+.PHONY: build test unit lint e2e demo bench deps clean
+
+build: ## superd, superctl and superd-keeper into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/superd-keeper ./cmd/superd-keeper
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/superd ./cmd/superctl
+
+test: deps build unit e2e ## every test
+
+unit:
+	go vet ./...
+	go test -race -count=1 -timeout 15m ./...
+
+lint: bin/golangci-lint
+	bin/golangci-lint run ./...
+
+e2e: build ## stories against real php-fpm, nginx and Redis
+	go test -race -tags e2e -count=1 -timeout 40m ./e2e/...
+
+demo: deps build ## a small PHP shop: switch, bad release, rollback, crash, report
+	go run ./e2e/demo
+
+bench: deps build ## the same load on superd and on today's ways, side by side
+	go run ./e2e/bench
+
+deps: ## what tests and demo need, from Debian
+	@packaging/deps $(PACKAGES)
+
+bin/golangci-lint:
+	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT)
+
+clean:
+	rm -rf bin

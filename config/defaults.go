@@ -1,0 +1,82 @@
+package config
+
+import (
+	"syscall"
+	"time"
+)
+
+// Every default that does not depend on another key is here. Those that do (the
+// group of a user, the socket of an app, the children of a dynamic pool) are in
+// the rules, where what they depend on is known.
+
+func defaults() *Config {
+	return &Config{
+		Socket:   "/run/superd/superd.sock",
+		RunDir:   "/run/superd",
+		StateDir: "/var/lib/superd",
+		LogDir:   "/var/log/superd",
+		Log:      Log{Level: "info", Format: "auto"},
+	}
+}
+
+func newApp(name string) App {
+	return App{
+		Name:     name,
+		Releases: "releases",
+		Current:  "current",
+		Switch: Switch{
+			Watch:            30 * time.Second,
+			Settle:           2 * time.Second,
+			AutoRollback:     true,
+			MaxFailures:      2,
+			ProgressDeadline: 5 * time.Minute,
+			KeepReleases:     5,
+			MinRequests:      20,
+		},
+	}
+}
+
+func newHook() *Hook { return &Hook{Timeout: time.Minute} }
+
+func newFPM() *FPM {
+	return &FPM{
+		ListenMode:   0o660,
+		Backlog:      1024,
+		DocumentRoot: "public",
+		Handoff:      "parallel",
+		Pin:          true,
+		PM:           "static",
+		MaxChildren:  16,
+		DrainTimeout: time.Minute,
+	}
+}
+
+func newWorker(name string) Worker {
+	return Worker{
+		Name:           name,
+		Processes:      1,
+		Order:          "start-first",
+		MaxParallel:    Share{Percent: 25},
+		MinHealthyTime: 5 * time.Second,
+		Ready:          "alive",
+		StopSignal:     syscall.SIGTERM,
+		StopTimeout:    90 * time.Second,
+		MaxDraining:    16,
+		PlannedExits:   []int{0, 12},
+	}
+}
+
+func newCheck(string) Check {
+	return Check{
+		Phase:              "both",
+		Kind:               "fastcgi",
+		Path:               "/",
+		Script:             "index.php",
+		Status:             []int{200},
+		Interval:           time.Second,
+		Timeout:            5 * time.Second,
+		HealthyThreshold:   3,
+		UnhealthyThreshold: 3,
+		Deadline:           time.Minute,
+	}
+}

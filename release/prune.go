@@ -1,0 +1,96 @@
+package release
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const trash = ".trash-"
+
+// prune deletes releases older than to until KeepReleases are left, counting good
+// ones first. It never deletes what is live or was before, what processes run
+// from, what current leads to, or what is newer: that may be still on its way up.
+func (t *Tree) prune(from, to Generation) error {
+	if t.KeepReleases <= 0 {
+		return nil
+	}
+	dirs, err := t.list()
+	if err != nil {
+		return fmt.Errorf("prune releases: %w", err)
+	}
+	keep, err := t.keep(dirs, from, to)
+	if err != nil {
+		return fmt.Errorf("prune releases: %w", err)
+	}
+	older := false
+	for _, d := range dirs {
+		if older && !keep[d.Name()] {
+			err = errors.Join(err, t.discard(d.Name()))
+		}
+		older = older || d.Name() == to.Release
+	}
+	return errors.Join(err, t.emptyTrash())
+}
+
+// keep is the names of the releases that must stay.
+func (t *Tree) keep(dirs []fs.FileInfo, from, to Generation) (map[string]bool, error) {
+	exists := map[string]bool{}
+	for _, d := range dirs {
+		exists[d.Name()] = true
+	}
+	keep := map[string]bool{to.Release: true, from.Release: true}
+	if t.Good != nil {
+		for _, g := range t.Good() {
+			if exists[g.Release] && len(keep) <= t.KeepReleases {
+				keep[g.Release] = true
+			}
+		}
+	}
+	older := false
+	for _, d := range dirs { // fewer good ones than wanted: others count
+		if older && len(keep) < t.KeepReleases {
+			keep[d.Name()] = true
+		}
+		older = older || d.Name() == to.Release
+	}
+	if t.InUse != nil {
+		for dir := range t.InUse() {
+			keep[filepath.Base(dir)] = true
+		}
+	}
+	where, err := os.Readlink(t.current())
+	keep[filepath.Base(where)] = true
+	return keep, err
+}
+
+// discard takes a release out of sight in one step, so that what is left of it after
+// a crash is not taken for a release.
+func (t *Tree) discard(name string) error {
+	path := filepath.Join(t.releases(), name)
+	for n := range 100 {
+		err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD,
+			filepath.Join(t.releases(), fmt.Sprintf("%s%s.%d", trash, name, n)), unix.RENAME_NOREPLACE)
+		if !errors.Is(err, unix.EEXIST) {
+			return linkError("discard", path, err)
+		}
+	}
+	return fmt.Errorf("discard %s: too much of that name is in the trash already", path)
+}
+
+// emptyTrash deletes what was discarded, now or before a crash. RemoveAll does not
+// follow links.
+func (t *Tree) emptyTrash() error {
+	entries, err := os.ReadDir(t.releases())
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), trash) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(t.releases(), e.Name())))
+		}
+	}
+	return err
+}

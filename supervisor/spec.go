@@ -1,0 +1,111 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+
+	"superd/supervisor/keeper/client"
+)
+
+// Spec is one life of a process, resolved: nothing in it is a link or a template.
+type Spec struct {
+	Name   string   // what people call it: "shop/emails:3"
+	Slot   string   // its place among the living: "shop/emails:3@7"; a second start in it is refused
+	Note   []byte   // opaque JSON or nothing; survives superd together with the child
+	Argv   []string // Argv[0] is looked up in the PATH of Env
+	Env    []string // complete: nothing is inherited
+	Dir    string
+	User   Credential
+	Umask  int
+	Nice   int
+	Limits []Limit
+	Files  []*os.File // become descriptors 3, 4, …
+	Log    string     // file of its output below the log directory; "" keeps only the last lines
+}
+
+// A Limit is one resource limit of a child (getrlimit(2)).
+type Limit = client.Limit
+
+// A Credential is who a child runs as.
+type Credential struct {
+	Name   string
+	Home   string
+	UID    uint32
+	GID    uint32
+	Groups []uint32
+}
+
+// LookupUser resolves a user and a group by name; an empty group is the user's
+// own. The supplementary groups are the user's, so that a worker may read what
+// its group may read.
+func LookupUser(name, group string) (Credential, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return Credential{}, fmt.Errorf("look up user %q: %w", name, err)
+	}
+	c := Credential{Name: u.Username, Home: u.HomeDir}
+	if c.UID, err = number(u.Uid); err != nil {
+		return Credential{}, err
+	}
+	if c.GID, err = number(u.Gid); err != nil {
+		return Credential{}, err
+	}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return Credential{}, fmt.Errorf("look up groups of %q: %w", name, err)
+	}
+	for _, id := range ids {
+		n, err := number(id)
+		if err != nil {
+			return Credential{}, err
+		}
+		c.Groups = append(c.Groups, n)
+	}
+	if group == "" {
+		return c, nil
+	}
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return Credential{}, fmt.Errorf("look up group %q: %w", group, err)
+	}
+	c.GID, err = number(g.Gid)
+	return c, err
+}
+
+func number(id string) (uint32, error) {
+	n, err := strconv.ParseUint(id, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("user or group id %q: %w", id, err)
+	}
+	return uint32(n), nil
+}
+
+// slotMark in the environment tells whose a process is, also after it has left
+// its parent and its session.
+const slotMark = "SUPERD_SLOT="
+
+// A note is what the keeper holds beside a child for the next superd.
+type note struct {
+	Name string          `json:"name"`
+	Log  string          `json:"log,omitempty"`
+	Own  json.RawMessage `json:"own,omitempty"`
+}
+
+func packNote(s Spec) ([]byte, error) {
+	b, err := json.Marshal(note{Name: s.Name, Log: s.Log, Own: s.Note})
+	if err != nil {
+		return nil, fmt.Errorf("note of %s: %w", s.Slot, err)
+	}
+	return b, nil
+}
+
+func unpackNote(b []byte, slot string) note {
+	n := note{Name: slot}
+	if json.Unmarshal(b, &n) != nil || n.Name == "" {
+		n.Name = slot // not ours: still a child, known by its slot
+	}
+	return n
+}
