@@ -1,0 +1,132 @@
+// Package notify is the socket on which children tell how they are, in the
+// language of sd_notify(3): READY=1, STATUS=, WATCHDOG=1 and their like. The
+// kernel vouches for who sent a message; what is in it is only a claim.
+package notify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxMessage is the longest message taken; systemd's limit is the same.
+const maxMessage = 4096
+
+// A Server is the socket of NOTIFY_SOCKET.
+type Server struct {
+	path string
+	conn *net.UnixConn
+}
+
+// Listen makes the socket at path, in the place of one that an earlier superd
+// left there. Everyone who can reach its directory may write to it: children run
+// as many users, and each message brings its sender's PID. The change is one
+// rename, so that a child which lives finds the old socket or the new one.
+func Listen(path string) (*Server, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make notify socket: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close() // FilePacketConn has its own
+	if err := bind(fd, path); err != nil {
+		return nil, fmt.Errorf("make notify socket %s: %w", path, err)
+	}
+	conn, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("make notify socket %s: %w", path, err)
+	}
+	return &Server{path: path, conn: conn.(*net.UnixConn)}, nil
+}
+
+// bind asks for credentials before the socket has a name: no message arrives
+// without them.
+func bind(fd int, path string) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
+		return err
+	}
+	aside := path + ".new"
+	if err := os.Remove(aside); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: aside}); err != nil {
+		return err
+	}
+	if err := os.Chmod(aside, 0o666); err != nil {
+		return err
+	}
+	return os.Rename(aside, path)
+}
+
+// Path is the value of NOTIFY_SOCKET.
+func (s *Server) Path() string { return s.path }
+
+// Run gives each message to hear, one at a time, until ctx ends. hear must not
+// block. What is no message of sd_notify, or is too long, is dropped; descriptors
+// that come along are closed.
+func (s *Server) Run(ctx context.Context, hear func(Message)) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) }) // only fails once closed
+	defer stop()
+	buf := make([]byte, maxMessage+1)
+	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxRights))
+	for {
+		n, rights, _, _, err := s.conn.ReadMsgUnix(buf, oob)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("read notify socket: %w", err)
+		case err != nil:
+			continue // of one datagram; the next may be well
+		}
+		pid := sender(oob[:rights])
+		if pid <= 0 || n > maxMessage {
+			continue
+		}
+		m := parse(buf[:n])
+		m.PID = pid
+		hear(m)
+	}
+}
+
+// maxRights is how many descriptors one datagram can bring (SCM_MAX_FD).
+const maxRights = 253
+
+// sender takes the PID the kernel wrote beside the message, 0 if there is none,
+// and closes what was sent along: a sender of BARRIER=1 waits for just that.
+func sender(oob []byte) int {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	for i := range messages {
+		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			for _, fd := range fds {
+				_ = unix.Close(fd) // nobody reads or writes it
+			}
+		}
+		if cred, err := unix.ParseUnixCredentials(&messages[i]); err == nil {
+			pid = int(cred.Pid)
+		}
+	}
+	return pid
+}
+
+// Close ends Run. The name stays in the directory: it may be another superd's by
+// now, and Listen replaces what is there.
+func (s *Server) Close() error { return s.conn.Close() }
+
+// SessionOf is the session that process pid belongs to: children have one each.
+func SessionOf(pid int) (int, error) {
+	sid, err := unix.Getsid(pid)
+	if err != nil {
+		return 0, fmt.Errorf("session of process %d: %w", pid, err)
+	}
+	return sid, nil
+}
