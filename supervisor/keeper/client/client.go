@@ -8,14 +8,21 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
+
+	"superd/supervisor/keeper/wire"
 )
 
 var (
 	// ErrSlotTaken: a child of that slot lives, or its exit was never acknowledged.
 	ErrSlotTaken = errors.New("slot is taken")
+	// ErrBusy: another superd commands and did not yield.
+	ErrBusy = errors.New("another superd commands and does not yield")
 	// ErrStale: another superd has claimed the fleet since.
 	ErrStale = errors.New("another superd commands now")
 	// ErrClosed: the connection to the keeper is gone.
@@ -59,7 +66,7 @@ type Child struct {
 }
 
 // An Exit is how a child ended. Failure is not empty when it never became the
-// program: it names the step ("exec: no such file or directory", "setuid: …").
+// program: it names the step ("exec /bin/nothing: no such file or directory", "setuid 33: …").
 type Exit struct {
 	Slot    string
 	PID     int
@@ -69,50 +76,162 @@ type Exit struct {
 	At      time.Time
 }
 
+// patience is how long the keeper may take to answer. It never waits for anybody,
+// so this is generous; a claim may wait 2 s for the commander to yield.
+const patience = 10 * time.Second
+
 // Dial connects to the keeper and claims the fleet. When it returns, the caller
 // is the commander and Children, Exits and Held are complete. A commander that
-// lives is fenced first; if it does not answer within 2 s Dial fails.
-func Dial(ctx context.Context, path string) (*Client, error)
+// lives is fenced first; if it does not yield within 2 s Dial fails with ErrBusy.
+func Dial(ctx context.Context, path string) (*Client, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unixpacket", path)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		conn:    conn.(*net.UnixConn),
+		held:    map[string]*os.File{},
+		exits:   make(chan Exit),
+		fenced:  make(chan struct{}),
+		closing: make(chan struct{}),
+		more:    make(chan struct{}, 1),
+		waiting: map[uint64]chan answer{},
+		strays:  map[life]bool{},
+	}
+	if err := c.claim(ctx); err != nil {
+		c.release()
+		return nil, errors.Join(err, conn.Close())
+	}
+	ended := make(chan struct{})
+	c.running.Go(func() { c.read(); close(ended) })
+	c.running.Go(func() { c.deliver(ended) })
+	return c, nil
+}
 
-// Client is one claimed connection.
-type Client struct{}
+// Client is one claimed connection. Its methods may be called from any goroutine.
+type Client struct {
+	conn     *net.UnixConn
+	epoch    uint64
+	children []*Child
+	held     map[string]*os.File
+
+	exits   chan Exit
+	fenced  chan struct{}
+	closing chan struct{} // closed by Close
+	closed  sync.Once
+	running sync.WaitGroup // read and deliver
+
+	mu      sync.Mutex
+	id      uint64
+	waiting map[uint64]chan answer // who asked and was not answered yet
+	strays  map[life]bool          // children made for somebody who no longer waited
+	ends    []Exit                 // read and not delivered
+	more    chan struct{}          // ends has grown
+	lost    error                  // why the connection ended
+}
 
 // Epoch is this commander's number.
-func (c *Client) Epoch() uint64
+func (c *Client) Epoch() uint64 { return c.epoch }
 
 // Children are the children that lived, or whose exit was not acknowledged, when
 // the fleet was claimed.
-func (c *Client) Children() []*Child
-
-// Spawn makes a child that waits at its gate: it runs nothing of its own until
-// Open. A Child that is dropped without Open leaves with status 111.
-func (c *Client) Spawn(ctx context.Context, s Spec) (*Child, error)
-
-// Open lets a spawned child become its program.
-func (ch *Child) Open() error
-
-// Exits delivers each exit at least once, also those kept from before. It is
-// closed when the connection ends.
-func (c *Client) Exits() <-chan Exit
-
-// Acknowledge frees the slot; the keeper forgets the exit.
-func (c *Client) Acknowledge(slot string, pid int) error
-
-// Put leaves a duplicate of f with the keeper under name, replacing an older one.
-func (c *Client) Put(name string, f *os.File) error
+func (c *Client) Children() []*Child { return c.children }
 
 // Held are the descriptors left with the keeper, by name. The caller owns them.
-func (c *Client) Held() map[string]*os.File
+func (c *Client) Held() map[string]*os.File { return c.held }
+
+// Exits delivers each exit at least once, also those kept from before. It is
+// closed when the connection ends. Nothing else waits for who reads it.
+func (c *Client) Exits() <-chan Exit { return c.exits }
+
+// Fenced is closed when another superd claims the fleet: give no more orders,
+// move no more output, then Yield or Close. Until then the other one waits.
+func (c *Client) Fenced() <-chan struct{} { return c.fenced }
+
+// Spawn makes a child that waits at its gate: it runs nothing of its own until
+// Open. A Child that is dropped without Open leaves with status 111. When ctx ends
+// first, whatever was made is dropped and its exit acknowledged.
+func (c *Client) Spawn(ctx context.Context, s Spec) (*Child, error) {
+	if len(s.Files) > wire.MaxFiles {
+		return nil, fmt.Errorf("%d files, a child may be given %d", len(s.Files), wire.MaxFiles)
+	}
+	fds, err := s.descriptors()
+	defer wire.CloseAll(fds)
+	if err != nil {
+		return nil, err
+	}
+	a, err := c.ask(ctx.Done(), wire.Frame{Op: wire.Spawn, Slot: s.Slot, Data: s.Note}, fds)
+	if errors.Is(err, errGaveUp) {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newChild(a.frame, a.fds)
+}
+
+// Open lets a spawned child become its program. A child that has left is no
+// error: its exit tells.
+func (ch *Child) Open() error {
+	if ch.gate == nil {
+		return nil
+	}
+	_, err := ch.gate.Write([]byte{1})
+	if errors.Is(err, syscall.EPIPE) {
+		err = nil
+	}
+	err = errors.Join(err, ch.gate.Close())
+	ch.gate = nil
+	return err
+}
+
+// Acknowledge frees the slot; the keeper forgets the exit.
+func (c *Client) Acknowledge(slot string, pid int) error {
+	if c.isFenced() {
+		return ErrStale
+	}
+	return c.send(wire.Frame{Op: wire.Ack, Slot: slot, PID: uint32(pid)}, nil)
+}
+
+// Put leaves a duplicate of f with the keeper under name, replacing an older one.
+func (c *Client) Put(name string, f *os.File) error {
+	fd, err := duplicate(f)
+	if err != nil {
+		return fmt.Errorf("duplicate %s: %w", name, err)
+	}
+	defer wire.CloseAll([]int{fd})
+	_, err = c.ask(nil, wire.Frame{Op: wire.Put, Slot: name}, []int{fd})
+	return err
+}
 
 // Drop makes the keeper close what it holds under name.
-func (c *Client) Drop(name string) error
+func (c *Client) Drop(name string) error {
+	_, err := c.ask(nil, wire.Frame{Op: wire.Drop, Slot: name}, nil)
+	return err
+}
 
 // Shutdown tells the keeper that the end of this superd is meant: it then kills
-// what is left and leaves, instead of starting another superd.
-func (c *Client) Shutdown(code int) error
+// what is left and leaves, instead of starting another superd. It waits some
+// seconds for this superd to leave by itself.
+func (c *Client) Shutdown(code int) error {
+	_, err := c.ask(nil, wire.Frame{Op: wire.Shutdown, Status: uint32(code)}, nil)
+	return err
+}
 
-// Fenced is closed when another superd has taken the fleet over.
-func (c *Client) Fenced() <-chan struct{}
+// Yield answers the fence: this superd gives no more orders and moves no output,
+// so that the next one may begin.
+func (c *Client) Yield() error {
+	return c.send(wire.Frame{Op: wire.Fenced}, nil)
+}
 
 // Close ends the connection. Children are not touched.
-func (c *Client) Close() error
+func (c *Client) Close() error {
+	var err error
+	c.closed.Do(func() {
+		close(c.closing)
+		err = c.conn.Close()
+	})
+	c.running.Wait()
+	return err
+}

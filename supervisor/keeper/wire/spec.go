@@ -4,11 +4,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // MaxSpec is the longest encoded Spec: more arguments and environment than Linux
 // takes by default (execve(2), a quarter of an 8 MiB stack).
 const MaxSpec = 4 << 20
+
+// Seals are what the memfd of a Spec must carry: nobody changes it any more.
+const Seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
 // A Spec is what a child becomes once its gate is open. It travels in a sealed
 // memfd that only the stage reads: the keeper never looks into it.

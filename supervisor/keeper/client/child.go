@@ -1,0 +1,106 @@
+package client
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/supervisor/keeper/wire"
+)
+
+// newChild takes the descriptors: pidfd, output, and of a new child the gate.
+func newChild(f wire.Frame, fds []int) (*Child, error) {
+	want := 2
+	if f.Op == wire.Spawned {
+		want = 3
+	}
+	if len(fds) != want {
+		wire.CloseAll(fds)
+		return nil, fmt.Errorf("child %s came with %d descriptors", f.Slot, len(fds))
+	}
+	ch := &Child{
+		Slot: f.Slot, Note: f.Data, PID: int(f.PID), Start: f.Start, Born: time.Unix(0, f.Time),
+		Pidfd: os.NewFile(uintptr(fds[0]), "pidfd of "+f.Slot),
+		Out:   os.NewFile(uintptr(fds[1]), "output of "+f.Slot),
+	}
+	if want == 3 {
+		ch.gate = os.NewFile(uintptr(fds[2]), "gate of "+f.Slot)
+	}
+	return ch, nil
+}
+
+// close gives the descriptors of a child back that nobody has seen.
+func (ch *Child) close() {
+	for _, f := range []*os.File{ch.Pidfd, ch.Out, ch.gate} {
+		if f != nil {
+			_ = f.Close() // never used
+		}
+	}
+}
+
+// descriptors are the sealed specification and duplicates of the files, in the
+// order of the wire. The caller closes them, also after an error.
+func (s *Spec) descriptors() ([]int, error) {
+	w := wire.Spec{
+		Argv: s.Argv, Path: s.Path, Env: s.Env, Dir: s.Dir, UID: s.UID, GID: s.GID, Groups: s.Groups,
+		Umask: uint32(s.Umask), Nice: int32(s.Nice),
+	}
+	for _, l := range s.Limits {
+		w.Limits = append(w.Limits, wire.Limit{Resource: uint32(l.Resource), Soft: l.Soft, Hard: l.Hard})
+	}
+	b, err := w.Encode()
+	if err != nil {
+		return nil, err
+	}
+	fd, err := sealed(b)
+	if err != nil {
+		return nil, fmt.Errorf("write specification: %w", err)
+	}
+	fds := []int{fd}
+	for _, f := range s.Files {
+		fd, err := duplicate(f)
+		if err != nil {
+			return fds, fmt.Errorf("duplicate %s: %w", f.Name(), err)
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+// sealed is a memfd that holds b and can't be changed by anybody.
+func sealed(b []byte) (int, error) {
+	fd, err := unix.MemfdCreate("superd-spec", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return -1, err
+	}
+	for len(b) > 0 && err == nil {
+		var n int
+		n, err = unix.Write(fd, b)
+		b = b[max(n, 0):]
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, wire.Seals)
+	}
+	if err != nil {
+		wire.CloseAll([]int{fd})
+		return -1, err
+	}
+	return fd, nil
+}
+
+// duplicate is a descriptor of our own of the same open file. File.Fd would make
+// the file blocking.
+func duplicate(f *os.File) (int, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	cerr := conn.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	if cerr != nil {
+		return -1, cerr
+	}
+	return fd, err
+}
