@@ -1,0 +1,94 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"superd/e2e/lab"
+	"superd/e2e/load"
+	"superd/e2e/shop"
+)
+
+// newLab is a lab that ends with the test, with Redis and good releases r1 and r2,
+// r1 being current.
+func newLab(t *testing.T) (*lab.Lab, *lab.Redis) {
+	t.Helper()
+	l, err := lab.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(l.Story())
+		}
+		if err := l.End(); err != nil {
+			t.Errorf("end of the lab: %v", err)
+		}
+	})
+	redis, err := l.StartRedis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addRelease(t, l, "r1")
+	addRelease(t, l, "r2")
+	if err := l.Shop.Point("r1"); err != nil {
+		t.Fatal(err)
+	}
+	return l, redis
+}
+
+func addRelease(t *testing.T, l *lab.Lab, name string, flaws ...shop.Flaw) {
+	t.Helper()
+	if err := l.Shop.Add(name, flaws...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Without superd: what the load finds when php-fpm is reloaded as its manual says.
+// A load that does not see this loss could not see superd's either.
+func TestTheLoadSeesWhatAReloadCosts(t *testing.T) {
+	for name, tt := range map[string]struct {
+		timeout string
+		seen    func(load.Report) bool
+	}{
+		"requests are cut off": {"0", func(r load.Report) bool { return r.Failed() > 0 }},
+		"users wait":           {"10s", func(r load.Report) bool { return r.Failed() == 0 && r.Gap > 800*time.Millisecond && r.Cut > 0 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, redis := newLab(t)
+			fpm, err := l.StartPHPFPM("php-fpm", 24, tt.timeout, redis.Socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			nginx, err := l.StartNginx(fpm.Socket, "$realpath_root")
+			if err != nil {
+				t.Fatal(err)
+			}
+			run := load.Start(load.Plan{URL: nginx.URL, Rate: 200, Mix: []load.Route{
+				{Name: "5 ms", Path: "/", Share: 90}, {Name: "300 ms sleep", Path: "/slow?ms=300", Share: 9},
+				{Name: "2 s busy", Path: "/busy?ms=2000", Share: 1},
+			}})
+			for range 2 {
+				time.Sleep(3 * time.Second)
+				if err := l.Shop.Point("r2"); err != nil {
+					t.Fatal(err)
+				}
+				if err := fpm.Signal(syscall.SIGUSR2); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(3 * time.Second)
+			r := run.Stop()
+			t.Logf("php-fpm reloaded twice, process_control_timeout = %s\n%s%v", tt.timeout, r, r.Releases)
+			if !tt.seen(r) {
+				t.Error("the load did not see it")
+			}
+			if r.Releases["r1"] == 0 || r.Releases["r2"] == 0 {
+				t.Errorf("answers by release: %v", r.Releases)
+			}
+		})
+	}
+}

@@ -1,0 +1,3 @@
+<?php
+
+$GLOBALS['files']['src/late.php'] = '@RELEASE@';

@@ -1,0 +1,3 @@
+<?php
+
+$GLOBALS['files']['templates/foot.php'] = '@RELEASE@';
