@@ -1,0 +1,289 @@
+package control
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"superd/release"
+)
+
+// What is in this file is on the wire: add, never rename. control/openapi.yaml
+// describes it, and a test holds the two together.
+
+// Status is the answer of GET /v1/status.
+type Status struct {
+	Version  string          `json:"version"`
+	PID      int             `json:"pid"`
+	Started  time.Time       `json:"started"` // this superd; what it runs may be older
+	Time     time.Time       `json:"time"`
+	Seq      uint64          `json:"seq"`     // of the last event: follow from here on; filled by the server
+	Healthy  bool            `json:"healthy"` // everything is as it should be
+	Problems []string        `json:"problems,omitempty"`
+	Apps     []AppStatus     `json:"apps,omitempty"`
+	Programs []ProcessStatus `json:"programs,omitempty"`
+}
+
+// An AppState is an app in one word.
+type AppState string
+
+// The states of an app.
+const (
+	AppOK        AppState = "ok"
+	AppSettling  AppState = "settling"  // superd has just begun and makes what is live so
+	AppWaiting   AppState = "waiting"   // there is no release yet
+	AppSwitching AppState = "switching" // or rolling back
+	AppPaused    AppState = "paused"    // in the middle of a switch, for a human to decide
+	AppHeld      AppState = "held"
+	AppDegraded  AppState = "degraded"
+)
+
+// AppStatus is one app.
+type AppStatus struct {
+	Name     string              `json:"name"`
+	State    AppState            `json:"state"`
+	Problems []string            `json:"problems,omitempty"`
+	Live     *release.Generation `json:"live,omitempty"`
+	Previous *release.Generation `json:"previous,omitempty"` // what a rollback would go to
+	Switch   *SwitchStatus       `json:"switch,omitempty"`
+	Hold     *release.Hold       `json:"hold,omitempty"`
+	FPM      *FPMStatus          `json:"fpm,omitempty"`
+	Pools    []PoolStatus        `json:"pools,omitempty"`
+}
+
+// SwitchStatus is the switch that is going on.
+type SwitchStatus struct {
+	release.Record
+	Since  time.Time `json:"since"`            // in the present phase
+	Paused string    `json:"paused,omitempty"` // why a human has to decide
+}
+
+// FPMStatus is the PHP-FPM of an app.
+type FPMStatus struct {
+	Name        string             `json:"name"` // "shop/fpm"
+	Listen      string             `json:"listen"`
+	Generations []GenerationStatus `json:"generations,omitempty"`
+}
+
+// GenerationStatus is one master of PHP-FPM and its children.
+type GenerationStatus struct {
+	release.Generation
+	State    string    `json:"state"` // starting, live, parked, draining …
+	PID      int       `json:"pid,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+	Restarts int       `json:"restarts,omitempty"`
+	Active   int       `json:"active"` // children with a request
+	Idle     int       `json:"idle"`
+	Queue    int       `json:"queue"` // connections that wait for a child
+	Memory   uint64    `json:"memory,omitempty"`
+	CPU      float64   `json:"cpu,omitempty"`
+}
+
+// PoolStatus is one pool of workers.
+type PoolStatus struct {
+	Name     string          `json:"name"` // "shop/emails"
+	Wanted   int             `json:"wanted"`
+	Running  int             `json:"running"`  // proven, of the live release
+	Draining int             `json:"draining"` // told to go, with a job in hand
+	Workers  []ProcessStatus `json:"workers,omitempty"`
+}
+
+// ProcessStatus is one worker or one program.
+type ProcessStatus struct {
+	Name       string    `json:"name"` // "shop/emails:3"
+	App        string    `json:"app,omitempty"`
+	Pool       string    `json:"pool,omitempty"`
+	State      string    `json:"state"`
+	PID        int       `json:"pid,omitempty"`
+	Release    string    `json:"release,omitempty"`
+	Generation uint64    `json:"generation,omitempty"`
+	Stale      bool      `json:"stale,omitempty"` // runs another release than the live one
+	Since      time.Time `json:"since,omitzero"`
+	Restarts   int       `json:"restarts,omitempty"`
+	Last       string    `json:"last,omitempty"`   // how the life before ended
+	Memory     uint64    `json:"memory,omitempty"` // bytes, of its whole tree
+	CPU        float64   `json:"cpu,omitempty"`    // percent of one processor
+}
+
+// Health is the answer of GET /v1/health: 200 when healthy, else 503.
+type Health struct {
+	Healthy  bool     `json:"healthy"`
+	Problems []string `json:"problems,omitempty"`
+}
+
+// ReleaseInfo is one directory of releases, or one that was there.
+type ReleaseInfo struct {
+	Name     string        `json:"name"`
+	Dir      string        `json:"dir"`
+	State    string        `json:"state,omitempty"` // live, previous, parked, bad; "" is none of them
+	Bad      *release.Mark `json:"bad,omitempty"`
+	InUse    []string      `json:"in_use,omitempty"` // names of processes that run from it
+	Modified time.Time     `json:"modified,omitzero"`
+}
+
+// HistoryEntry is one finished switch.
+type HistoryEntry struct {
+	release.Record
+	Exit int `json:"exit"` // what superctl exited with, or would have
+}
+
+// SwitchRequest is the body of POST /v1/apps/{app}/switch.
+type SwitchRequest struct {
+	Release  string   `json:"release"`             // a name, a path, "latest" or "previous"
+	Wait     bool     `json:"wait,omitempty"`      // answer with the events of the switch, to its end
+	LockWait Duration `json:"lock_wait,omitempty"` // for a switch that is going on to end
+	Restart  bool     `json:"restart,omitempty"`   // even if it is live already
+	AllowBad bool     `json:"allow_bad,omitempty"` // even if it is marked bad
+	DryRun   bool     `json:"dry_run,omitempty"`   // tell only whether it would be accepted
+}
+
+// RollbackRequest is the body of POST /v1/apps/{app}/rollback.
+type RollbackRequest struct {
+	Release  string   `json:"release,omitempty"` // "": the one before
+	Wait     bool     `json:"wait,omitempty"`
+	LockWait Duration `json:"lock_wait,omitempty"`
+	AllowBad bool     `json:"allow_bad,omitempty"`
+}
+
+// SwitchAnswer is the answer to both when they do not wait.
+type SwitchAnswer struct {
+	Switch      string `json:"switch,omitempty"` // its id; "" when there is nothing to do
+	Release     string `json:"release"`
+	AlreadyLive bool   `json:"already_live,omitempty"`
+	Seq         uint64 `json:"seq"` // its events come after this one
+	Message     string `json:"message"`
+}
+
+// HoldRequest is the body of POST /v1/apps/{app}/hold.
+type HoldRequest struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// SignalRequest is the body of POST /v1/processes/{name}/signal.
+type SignalRequest struct {
+	Signal string `json:"signal"` // "HUP", "SIGHUP"
+}
+
+// ScaleRequest is the body of POST /v1/processes/{name}/scale.
+type ScaleRequest struct {
+	Processes int `json:"processes"`
+}
+
+// StopRequest is the body of POST /v1/processes/{name}/stop.
+type StopRequest struct {
+	Now bool `json:"now,omitempty"` // do not wait for the job in hand
+}
+
+// Done is the answer to a change that has nothing else to say.
+type Done struct {
+	Message string `json:"message"`
+}
+
+// A Verb is what can be done to processes.
+type Verb string
+
+// The verbs.
+const (
+	VerbStart   Verb = "start"
+	VerbStop    Verb = "stop"
+	VerbRestart Verb = "restart"
+	VerbSignal  Verb = "signal"
+	VerbScale   Verb = "scale"
+)
+
+// A ProcessOrder is one verb for what a name or pattern matches: see Match.
+type ProcessOrder struct {
+	Verb      Verb
+	Name      string
+	Now       bool   // with VerbStop
+	Signal    string // with VerbSignal, without "SIG" and in capitals
+	Processes int    // with VerbScale
+}
+
+// ProcessResult is what came of an order for one process or pool.
+type ProcessResult struct {
+	Name    string `json:"name"`
+	State   string `json:"state"`
+	OK      bool   `json:"ok"`
+	Message string `json:"message,omitempty"` // why not, or that there was nothing to do
+}
+
+// LogQuery asks for what processes wrote.
+type LogQuery struct {
+	Name   string
+	Lines  int    // of the past, for each process
+	Follow bool   // and what is to come
+	Stream string // stdout, stderr or "" for both
+}
+
+// LogLine is one line that a process wrote.
+type LogLine struct {
+	Process string `json:"process"`
+	Stream  string `json:"stream,omitempty"` // where they are told apart
+	Line    string `json:"line"`
+}
+
+// Kinds of events that clients act on. The others are for people.
+const (
+	EventSwitchEnded = "switch.ended"
+	EventLagged      = "lagged" // events are missing here, and no matter when they come again
+)
+
+// An Event is one thing that happened.
+type Event struct {
+	Seq     uint64             `json:"seq"` // rises by one or more, also when superd begins anew
+	At      time.Time          `json:"at"`
+	Kind    string             `json:"kind"` // "switch.phase", "worker.killed" …
+	App     string             `json:"app,omitempty"`
+	Switch  string             `json:"switch,omitempty"`
+	Phase   release.Phase      `json:"phase,omitempty"`
+	From    release.Generation `json:"from,omitzero"`
+	To      release.Generation `json:"to,omitzero"`
+	Verdict release.Verdict    `json:"verdict,omitempty"`
+	Exit    *int               `json:"exit,omitempty"` // with switch.ended: the exit code of superctl
+	Reason  string             `json:"reason,omitempty"`
+	Lines   []string           `json:"lines,omitempty"` // the last ones of the process to blame
+	Took    float64            `json:"took,omitempty"`  // seconds
+	Process string             `json:"process,omitempty"`
+	Pool    string             `json:"pool,omitempty"`
+	Slot    *int               `json:"slot,omitempty"`
+	PID     int                `json:"pid,omitempty"`   // of the process
+	State   string             `json:"state,omitempty"` // of the process
+	By      *release.By        `json:"by,omitempty"`    // who asked for it
+	Message string             `json:"message,omitempty"`
+}
+
+// SwitchEvent is what followers hear of an event of a switch.
+func SwitchEvent(app string, e release.Event) Event {
+	on := Event{
+		At: e.At, Kind: e.Kind, App: app, Switch: e.Switch, Phase: e.Phase, From: e.From, To: e.To,
+		Verdict: e.Verdict, Reason: e.Reason, Lines: e.Lines, Took: e.Took.Seconds(),
+	}
+	if e.Kind == EventSwitchEnded {
+		code := ExitOf(release.Record{Verdict: e.Verdict})
+		on.Exit = &code
+	}
+	return on
+}
+
+// A Duration is written as people write it: "15m".
+type Duration time.Duration
+
+// MarshalJSON writes it as a string.
+func (d Duration) MarshalJSON() ([]byte, error) {
+	return json.Marshal(time.Duration(d).String())
+}
+
+// UnmarshalJSON takes a string, and nothing that is below zero.
+func (d *Duration) UnmarshalJSON(text []byte) error {
+	var s string
+	if err := json.Unmarshal(text, &s); err != nil {
+		return fmt.Errorf(`a duration is a string such as "15m", not %s`, text)
+	}
+	parsed, err := time.ParseDuration(s)
+	if err != nil || parsed < 0 {
+		return fmt.Errorf(`%q is not a duration such as "90s" or "15m"`, s)
+	}
+	*d = Duration(parsed)
+	return nil
+}
