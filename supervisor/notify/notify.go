@@ -33,7 +33,7 @@ func Listen(path string) (*Server, error) {
 		return nil, fmt.Errorf("make notify socket: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), path)
-	defer f.Close() // FilePacketConn has its own
+	defer func() { _ = f.Close() }() // FilePacketConn has its own
 	if err := bind(fd, path); err != nil {
 		return nil, fmt.Errorf("make notify socket %s: %w", path, err)
 	}
@@ -81,8 +81,12 @@ func (s *Server) Run(ctx context.Context, hear func(Message)) error {
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("read notify socket: %w", err)
-		case err != nil:
-			continue // of one datagram; the next may be well
+		case err != nil: // the kernel is short of memory; the next may be well
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
 		}
 		pid := sender(oob[:rights])
 		if pid <= 0 || n > maxMessage {

@@ -1,0 +1,147 @@
+package output
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	maxLines = 1000      // remembered of each name and of each life
+	maxBytes = 256 << 10 // in all
+	maxLine  = 4 << 10   // longer ones are cut for people
+	backlog  = 1024      // lines a follower may be behind
+)
+
+// A tail is the last lines of one name, over its lives and over lives side by side.
+type tail struct {
+	name string
+
+	mu        sync.Mutex
+	lines     ring
+	streams   []*Stream // those that may still write
+	followers map[*follower]struct{}
+}
+
+// A ring holds the last lines. Texts are shared between rings, not copied.
+type ring struct {
+	lines []Line
+	bytes int
+}
+
+func (r *ring) add(l Line) {
+	r.lines = append(r.lines, l)
+	r.bytes += len(l.Text)
+	drop := 0
+	for len(r.lines)-drop > maxLines || r.bytes > maxBytes {
+		r.bytes -= len(r.lines[drop].Text)
+		r.lines[drop] = Line{}
+		drop++
+	}
+	r.lines = r.lines[drop:]
+}
+
+func (r *ring) last(n int) []Line {
+	return r.lines[max(0, len(r.lines)-max(0, n)):]
+}
+
+// wrote cuts bytes into lines. Of a line that has no end yet only as much is kept
+// as people will be shown.
+func (t *tail) wrote(s *Stream, b []byte, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(b) > 0 {
+		line, rest, whole := bytes.Cut(b, []byte{'\n'})
+		if room := maxLine + 1 - len(s.partial); room > 0 {
+			s.partial = append(s.partial, line[:min(room, len(line))]...)
+		}
+		if whole {
+			t.end(s, at)
+		}
+		b = rest
+	}
+}
+
+// flush ends the line that the process has not: it may say why it died.
+func (t *tail) flush(s *Stream) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(s.partial) > 0 {
+		t.end(s, time.Now())
+	}
+}
+
+// unfinished is the line that s has begun. The caller holds t.mu.
+func (t *tail) unfinished(s *Stream) []Line {
+	if len(s.partial) == 0 {
+		return nil
+	}
+	return []Line{{At: time.Now(), Name: t.name, Text: text(s.partial)}}
+}
+
+// end makes a line of what is collected. The caller holds t.mu.
+func (t *tail) end(s *Stream, at time.Time) {
+	l := Line{At: at, Name: t.name, Text: text(s.partial)}
+	s.partial = s.partial[:0]
+	s.lines.add(l)
+	t.lines.add(l)
+	for f := range t.followers {
+		t.send(f, l)
+	}
+	for w := range s.watchers {
+		if w.line.MatchString(l.Text) {
+			w.saw(s)
+		}
+	}
+}
+
+func text(partial []byte) string {
+	if len(partial) > maxLine {
+		return strings.ToValidUTF8(string(partial[:maxLine]), "�") + "…"
+	}
+	return string(bytes.TrimSuffix(partial, []byte{'\r'}))
+}
+
+// ofName is the last n lines of all lives.
+func (t *tail) ofName(n int) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := ring{lines: slices.Clone(t.lines.last(n))}
+	for _, s := range t.streams {
+		r.lines = append(r.lines, t.unfinished(s)...)
+	}
+	return texts(r.last(n))
+}
+
+// ofStream is the last n lines of one life.
+func (t *tail) ofStream(s *Stream, n int) []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := ring{lines: append(slices.Clone(s.lines.last(n)), t.unfinished(s)...)}
+	return texts(r.last(n))
+}
+
+func texts(lines []Line) []string {
+	all := make([]string, 0, len(lines))
+	for _, l := range lines {
+		all = append(all, l.Text)
+	}
+	return all
+}
+
+// attach and detach tell whose unfinished lines count. detach returns whether
+// nobody writes under the name any more.
+func (t *tail) attach(s *Stream) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.streams = append(t.streams, s)
+}
+
+func (t *tail) detach(s *Stream) (idle bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.streams = slices.DeleteFunc(t.streams, func(x *Stream) bool { return x == s })
+	return len(t.streams) == 0
+}
