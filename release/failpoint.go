@@ -13,21 +13,24 @@ func Failpoints() []string {
 			names = append(names, string(of)+"."+p)
 		}
 	}
-	steps := (&Switch{}).steps()
-	for _, st := range steps {
-		add(st.phase, "entering", "before", "after")
+	steps := []Phase{Preparing, Starting, Verifying, Promoting, Rotating, Watching}
+	for _, step := range steps {
+		add(step, "entering", "before", "after")
 	}
 	add(Verifying, "checked")
 	add(Promoting, "linked")
 	add(Committing, "entering", "before", "retired", "after")
 	add(RollingBack, "entering", "before")
-	for _, st := range steps {
-		add("rollback."+st.phase, "before", "after")
+	for _, step := range steps {
+		add("rollback."+step, "before", "after")
 	}
 	add("rollback."+Promoting, "linked")
 	add(Ended, "entering", "before")
-	return names
+	return append(names, settled)
 }
+
+// settled is between the state, which has the end of a switch then, and the history.
+const settled = "ended.settled"
 
 // hit is called at each of Failpoints.
 func (s *Switch) hit(of Phase, point ...string) {

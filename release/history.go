@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 // History is the finished switches of an app, oldest first: one line of JSON each,
 // only ever appended to, until there is twice as much as is kept.
 type History struct {
 	path    string
+	mu      sync.Mutex
 	records []Record
 	lines   int // in the file
 }
@@ -43,15 +45,33 @@ func OpenHistory(path string) (*History, error) {
 }
 
 // Records are the finished switches, oldest first. The slice is the caller's.
-func (h *History) Records() []Record { return slices.Clone(h.records) }
+func (h *History) Records() []Record {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.records)
+}
+
+// find is the finished switch with that id.
+func (h *History) find(id string) (Record, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := slices.IndexFunc(h.records, func(r Record) bool { return r.ID == id })
+	if i < 0 {
+		return Record{}, false
+	}
+	return h.records[i], true
+}
 
 // has tells whether the switch is in already.
 func (h *History) has(id string) bool {
-	return slices.ContainsFunc(h.records, func(r Record) bool { return r.ID == id })
+	_, ok := h.find(id)
+	return ok
 }
 
 // append adds a finished switch. After an error it is in memory only.
 func (h *History) append(r Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.records = append(h.records, r)
 	h.trim()
 	var err error
@@ -114,6 +134,8 @@ func (h *History) trim() {
 
 // good are the releases that were live, last first, each once.
 func (h *History) good() []Generation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var good []Generation
 	for _, r := range slices.Backward(h.records) {
 		known := slices.ContainsFunc(good, func(g Generation) bool { return g.Release == r.To.Release })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 )
@@ -47,13 +48,13 @@ const (
 )
 
 var (
-	// ErrLinkMoved: the link current points where neither side of the switch put it.
+	// ErrLinkMoved means that the link current points where neither side of the switch put it.
 	ErrLinkMoved = errors.New("the link was moved by someone else")
-	// ErrNotLink: something that is not a link has the name of the link current.
+	// ErrNotLink means that something that is not a link has the name of the link current.
 	ErrNotLink = errors.New("is not a symbolic link, and is left alone")
 	// ErrAborted is in the cause of a switch that a human took back.
 	ErrAborted = errors.New("aborted")
-	// ErrInterrupted: superd ended in the middle of the switch.
+	// ErrInterrupted means that superd ended in the middle of the switch.
 	ErrInterrupted = errors.New("superd ended in the middle of the switch")
 	// ErrInconclusive is for checks: the old generation fails them too, so that the
 	// release is not to blame. A live release is not taken back for it.
@@ -141,7 +142,7 @@ func (f *Failure) Unwrap() []error { return []error{f.Cause, f.Undo} }
 
 // An Event is one thing that happened to a switch, for those who follow.
 type Event struct {
-	Kind    string        `json:"kind"` // switch.begun, .phase, .progress, .paused, .note, .ended; app.note, .held, .resumed
+	Kind    string        `json:"kind"` // switch.begun, .phase, .progress, .paused, .resumed, .aborting, .note, .ended; app.note, .held, .resumed
 	Switch  string        `json:"switch,omitempty"`
 	At      time.Time     `json:"at"`
 	Phase   Phase         `json:"phase,omitempty"`
@@ -151,6 +152,24 @@ type Event struct {
 	Reason  string        `json:"reason,omitempty"`
 	Lines   []string      `json:"lines,omitempty"`
 	Took    time.Duration `json:"took,omitempty"` // with switch.ended: since it began
+	By      By            `json:"by,omitzero"`    // who asked, where someone did
+}
+
+// attributes are what the log says of an event.
+func (e Event) attributes() []any {
+	var all []any
+	for _, a := range []struct{ key, value string }{
+		{"event", e.Kind}, {"switch", e.Switch}, {"phase", string(e.Phase)}, {"from", e.From.Release}, {"to", e.To.Release},
+		{"verdict", string(e.Verdict)}, {"reason", e.Reason},
+	} {
+		if a.value != "" {
+			all = append(all, slog.String(a.key, a.value))
+		}
+	}
+	if e.By != (By{}) {
+		all = append(all, slog.String("by", e.By.String()))
+	}
+	return all
 }
 
 // The journal has room for this much of what went wrong, whatever bytes it is of.

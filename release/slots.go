@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrDamaged: neither slot of a file can be believed. The file has been kept aside,
+// ErrDamaged says that neither slot of a file can be believed. The file has been kept aside,
 // under the name in the message, and an empty one is in its place.
 var ErrDamaged = errors.New("both copies are damaged")
 

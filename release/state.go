@@ -15,7 +15,8 @@ type State struct {
 	Previous Generation      `json:"previous"` // the last good one before it
 	Bad      map[string]Mark `json:"bad,omitempty"`
 	Hold     *Hold           `json:"hold,omitempty"`
-	Settled  string          `json:"settled,omitempty"` // id of the last switch that is in here
+	Degraded string          `json:"degraded,omitempty"` // why, since a switch could not be taken back
+	Settled  string          `json:"settled,omitempty"`  // id of the last switch that is in here
 }
 
 // A Mark says why a release is not to be switched to.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -21,6 +22,7 @@ type Switch struct {
 	Tell      func(Event)       // hears every phase, pause and note; required
 	Progress  <-chan struct{}   // a sign of life of the running step: its limit starts anew
 	GoOn      <-chan struct{}   // a human says that a paused switch may try again
+	Stop      <-chan struct{}   // is closed when superd stops: lays the switch down for Resume
 	Failpoint func(name string) // nil in production: see Failpoints
 }
 
@@ -66,7 +68,8 @@ func (s *Switch) steps() []step {
 }
 
 // Run performs the switch. Cancelling ctx asks for the old generation back, for the
-// reason that is its cause; it does not abandon the rollback that follows.
+// reason that is its cause; it does not abandon the rollback that follows. Closing
+// Stop lays the switch down where it is, and the error is ErrStopping.
 func (s *Switch) Run(ctx context.Context) error {
 	return s.forward(about(ctx, &s.Record), Preparing)
 }
@@ -89,8 +92,7 @@ func (s *Switch) Resume(ctx context.Context) error {
 	case RollingBack:
 		return s.undo(ctx, errors.New(s.Cause))
 	case Committing:
-		s.finish(ctx)
-		return nil
+		return s.finish(ctx)
 	case Ended:
 		return nil
 	}
@@ -123,8 +125,7 @@ func (s *Switch) forward(ctx context.Context, first Phase) error {
 	if err := s.enter(ctx, Committing); err != nil {
 		return s.rollBack(ctx, Watching, err)
 	}
-	s.finish(ctx)
-	return nil
+	return s.finish(ctx)
 }
 
 // do enters the phase before acting, so that a crash at any instant leaves a record
@@ -147,6 +148,8 @@ func (s *Switch) do(ctx context.Context, st step) error {
 		case <-s.GoOn:
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-s.Stop:
+			return ErrStopping
 		}
 	}
 }
@@ -155,7 +158,7 @@ func (s *Switch) do(ctx context.Context, st step) error {
 // and it is not to blame, or must not be taken back (its migrations, say).
 func (s *Switch) pauses(ctx context.Context, at Phase, err error) bool {
 	users := at == Rotating || at == Watching
-	return users && ctx.Err() == nil && !errors.Is(err, ErrLinkMoved) &&
+	return users && ctx.Err() == nil && !errors.Is(err, ErrLinkMoved) && !errors.Is(err, ErrStopping) &&
 		(s.NoRollback || errors.Is(err, ErrInconclusive))
 }
 
@@ -177,18 +180,20 @@ func (s *Switch) rollBack(ctx context.Context, reached Phase, cause error) error
 
 // undo takes back every step that was reached. It keeps going past one that cannot
 // be undone: what guards the serving generation is not the order here but that
-// Retire and Remove refuse what is in use. It is tried once.
+// Retire and Remove refuse what is in use. It is tried once; only when superd stops
+// in the middle of it the next one goes on.
 func (s *Switch) undo(ctx context.Context, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	failure := &Failure{Phase: s.Reached, Cause: cause}
 	s.Live = s.From
 	for _, st := range s.undos() {
 		s.hit("rollback", string(st.phase), "before")
-		if err := s.within(ctx, st.limit, st.undo); err != nil {
+		err := s.within(ctx, st.limit, st.undo)
+		if errors.Is(err, ErrStopping) {
+			return err
+		}
+		if err != nil {
 			failure.Undo = errors.Join(failure.Undo, fmt.Errorf("undo %s: %w", st.phase, err))
-			if st.phase == Promoting {
-				s.Live = s.To // it could not be taken from users
-			}
 		}
 		s.hit("rollback", string(st.phase), "after")
 	}
@@ -228,17 +233,23 @@ func (s *Switch) undos() []step {
 }
 
 // finish is what is left once Committing is on disk. All of it is safe to repeat,
-// none of it is a reason to go back.
-func (s *Switch) finish(ctx context.Context) {
+// none of it is a reason to go back. The error is nil or ErrStopping.
+func (s *Switch) finish(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	s.note("retire "+s.From.String(), s.within(ctx, s.Limits.Retire, on(s.Web.Retire, s.From)))
+	retire := s.within(ctx, s.Limits.Retire, on(s.Web.Retire, s.From))
+	s.note("retire "+s.From.String(), retire)
 	s.hit(Committing, "retired")
-	s.note("finish", s.within(ctx, s.Limits.Finish, func(ctx context.Context) error {
+	finish := s.within(ctx, s.Limits.Finish, func(ctx context.Context) error {
 		return s.Files.Finish(ctx, s.From, s.To)
-	}))
+	})
+	s.note("finish", finish)
+	if errors.Is(errors.Join(retire, finish), ErrStopping) {
+		return ErrStopping
+	}
 	s.hit(Committing, "after")
 	s.Live = s.To
 	s.end(ctx, Live)
+	return nil
 }
 
 func (s *Switch) end(ctx context.Context, v Verdict) {
@@ -249,8 +260,11 @@ func (s *Switch) end(ctx context.Context, v Verdict) {
 // enter puts a phase on disk before anything of it is done.
 func (s *Switch) enter(ctx context.Context, p Phase) error {
 	s.hit(p, "entering")
-	s.Tell(Event{Kind: "switch.phase", Phase: p, Reason: s.Cause})
 	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.Tell(Event{Kind: "switch.phase", Phase: p, Reason: s.Cause})
+	if ctx.Err() != nil { // whoever was told may have been the one to cancel: see Switcher.follow
 		return context.Cause(ctx)
 	}
 	s.Phase = p
@@ -302,15 +316,20 @@ func (s *Switch) promote(was, g Generation) verb {
 	}
 	return func(ctx context.Context) error {
 		err := s.within(ctx, s.Limits.Link, func(ctx context.Context) error { return s.Files.Point(ctx, was, g) })
-		if back {
-			err = s.theirs(err)
-			s.hit("rollback", string(Promoting), "linked")
-		} else if err != nil {
-			return err
-		} else {
+		if !back {
+			if err != nil {
+				return err
+			}
 			s.hit(Promoting, "linked")
+			return s.Web.Promote(ctx, g)
 		}
-		return errors.Join(err, s.Web.Promote(ctx, g))
+		err = s.theirs(err)
+		s.hit("rollback", string(Promoting), "linked")
+		web := s.Web.Promote(ctx, g)
+		if web != nil {
+			s.Live = s.To // it could not be taken from users
+		}
+		return errors.Join(err, web)
 	}
 }
 
@@ -339,7 +358,9 @@ func (s *Switch) blames(cause error) bool {
 	if s.Reached == Preparing || s.To.Release == s.From.Release {
 		return false
 	}
-	for _, innocent := range []error{ErrAborted, ErrInterrupted, ErrLinkMoved, ErrInconclusive, errJournal} {
+	for _, innocent := range []error{
+		ErrAborted, ErrInterrupted, ErrLinkMoved, ErrInconclusive, errJournal, syscall.ENOSPC, syscall.EDQUOT,
+	} {
 		if errors.Is(cause, innocent) {
 			return false
 		}
@@ -347,8 +368,13 @@ func (s *Switch) blames(cause error) bool {
 	return true
 }
 
-// within runs do until limit has passed without a sign of progress.
+// within runs do until limit has passed without a sign of progress, or superd stops.
 func (s *Switch) within(ctx context.Context, limit time.Duration, do verb) error {
+	select {
+	case <-s.Stop:
+		return ErrStopping
+	default:
+	}
 	var watchdog sync.WaitGroup
 	defer watchdog.Wait()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -357,6 +383,9 @@ func (s *Switch) within(ctx context.Context, limit time.Duration, do verb) error
 		for {
 			select {
 			case <-ctx.Done():
+				return
+			case <-s.Stop:
+				cancel(ErrStopping)
 				return
 			case <-s.Progress:
 			case <-time.After(limit):

@@ -161,7 +161,7 @@ func (t *Tree) entry(name string) (string, error) {
 		return "", errors.New("is not a name")
 	}
 	if slices.Contains(strings.Split(name, "/"), "..") {
-		return "", errors.New("must not contain ..")
+		return "", errors.New("leads upwards (..)")
 	}
 	if strings.Contains(name, "/") {
 		path := filepath.Clean(name)
@@ -234,6 +234,15 @@ func (t *Tree) floors() error {
 		return fmt.Errorf("%s has %d inodes free, less than the %d it needs", t.releases(), disk.Ffree, t.MinFreeInodes)
 	}
 	return nil
+}
+
+// dir is the real path of the release with that name.
+func (t *Tree) dir(name string) string {
+	base, err := filepath.EvalSymlinks(t.releases())
+	if err != nil {
+		base = t.releases()
+	}
+	return filepath.Join(base, name)
 }
 
 func (t *Tree) releases() string { return t.below(t.Releases) }

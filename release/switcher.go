@@ -1,0 +1,209 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// A Switcher moves one app between its releases, one switch at a time. Run settles
+// what an earlier superd left, brings up what is to be live, and then performs what
+// Begin accepts. All other methods may be called from anywhere, also before Run.
+type Switcher struct {
+	o        Options
+	progress chan struct{}
+	begun    chan *running // has room for one, and there is never more
+
+	mu       sync.Mutex
+	state    State         // as it is on disk, or would be if that could be written
+	current  *running      // nil: no switch is going on
+	queued   *turn         // the newest one who waits for the end of it
+	settling bool          // what an earlier superd left is not settled yet
+	stopped  bool          // Run has ended
+	trouble  string        // why what is to be live is not wholly so
+	changed  chan struct{} // is closed, and made anew, when any of these changes
+}
+
+// Options are what a Switcher needs.
+type Options struct {
+	App          string
+	Tree         *Tree // its InUse tells what runs; its Good is set here if it is nil
+	Parts        Parts // Files may be nil: the Tree
+	Journal      *FileJournal
+	State        *StateFile
+	History      *History
+	Limits       Limits // zero ones get their defaults
+	AutoRollback bool   // false: once users are on a release only a person takes it back
+
+	Tell      func(Event)       // hears everything; may be called from several goroutines
+	Failpoint func(name string) // nil in production: see Failpoints
+	BootID    string            // of this life of the machine
+	Log       *slog.Logger      // gets one line for each event
+}
+
+// running is a switch that was accepted and has not ended. Its fields are guarded
+// by the Switcher's mutex.
+type running struct {
+	record  Record // a copy, as of the last event
+	since   time.Time
+	paused  string                  // why; "" while it goes on
+	aborted error                   // who took it back; nil: nobody
+	final   bool                    // it is past the point of no return
+	cancel  context.CancelCauseFunc // nil until Run has come to it
+	goOn    chan struct{}           // has room for one
+}
+
+// NewSwitcher prepares the Switcher of one app; nothing happens before Run.
+func NewSwitcher(o Options) *Switcher {
+	if o.Parts.Files == nil {
+		o.Parts.Files = o.Tree
+	}
+	o.Limits = o.Limits.orDefaults()
+	s := &Switcher{
+		o: o, progress: make(chan struct{}, 1), begun: make(chan *running, 1),
+		state: o.State.first, settling: true, changed: make(chan struct{}),
+	}
+	if o.Tree.Good == nil {
+		o.Tree.Good = s.good
+	}
+	return s
+}
+
+// Run settles, then performs switches until ctx ends. The one that is going on then
+// is laid down, with nothing undone, and the next superd settles it.
+func (s *Switcher) Run(ctx context.Context) error {
+	defer s.close()
+	s.settle(ctx)
+	up := upkeep{s: s}
+	for {
+		up.tend(ctx)
+		s.update(func() { s.settling = false })
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-s.begun:
+			up.after(s.perform(ctx, r, (*Switch).Run))
+		case <-up.next:
+			up.next = nil
+		}
+	}
+}
+
+func (s *Switcher) close() {
+	s.update(func() { s.stopped, s.current = true, nil })
+}
+
+// perform runs a switch to its end and takes in how it ended. The verdict is empty
+// when it was laid down.
+func (s *Switcher) perform(ctx context.Context, r *running, how func(*Switch, context.Context) error) Verdict {
+	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // the end of superd is told by Stop
+	defer cancel(nil)
+	s.update(func() {
+		r.cancel = cancel
+		if r.aborted != nil { // before it came to its turn
+			cancel(r.aborted)
+		}
+	})
+	sw := s.machine(ctx, r.record)
+	sw.GoOn = r.goOn
+	sw.Tell = func(e Event) { s.follow(r, sw, e) }
+	err := how(sw, inner)
+	switch {
+	case errors.Is(err, ErrStopping):
+		s.tell(Event{Kind: "switch.note", Switch: sw.ID, Phase: sw.Phase, From: sw.From, To: sw.To, Reason: ErrStopping.Error()})
+		return ""
+	case sw.Verdict == "":
+		sw.Cause, sw.Verdict, sw.Live, sw.Ended = err.Error(), Degraded, s.Snapshot().Live, time.Now()
+	}
+	s.conclude(sw.Record)
+	return sw.Verdict
+}
+
+// machine is a Switch with all that it needs but an audience.
+func (s *Switcher) machine(ctx context.Context, r Record) *Switch {
+	return &Switch{
+		Record: r, Parts: s.o.Parts, Journal: s.o.Journal, Limits: s.o.Limits,
+		Progress: s.progress, Stop: ctx.Done(), Failpoint: s.o.Failpoint, Tell: s.tell,
+	}
+}
+
+// follow keeps what others see of a running switch. That committing is marked here,
+// before the machine looks for the last time whether it was aborted, makes Abort
+// exact: it takes the switch back, or says that it is too late.
+func (s *Switcher) follow(r *running, sw *Switch, e Event) {
+	s.update(func() {
+		r.record = sw.Record
+		switch e.Kind {
+		case "switch.phase":
+			r.record.Phase, r.since, r.paused = e.Phase, time.Now(), ""
+			r.final = e.Phase == Committing || e.Phase == RollingBack || e.Phase == Ended
+		case "switch.paused":
+			r.paused = e.Reason
+		}
+	})
+	e.Switch, e.From, e.To = sw.ID, sw.From, sw.To
+	s.tell(e)
+}
+
+// conclude takes in how a switch ended. The state comes before the history: what
+// the state does not have is settled at the next start, from the journal.
+func (s *Switcher) conclude(r Record) {
+	s.note("switch.note", r, s.change(func(state *State) { state.settle(r) }))
+	if s.o.Failpoint != nil {
+		s.o.Failpoint(settled)
+	}
+	s.note("switch.note", r, s.o.History.append(r))
+	s.tell(Event{
+		Kind: "switch.ended", Switch: r.ID, Phase: r.Reached, From: r.From, To: r.To,
+		Verdict: r.Verdict, Reason: r.Cause, Lines: r.Lines, Took: r.Ended.Sub(r.Started), By: r.By,
+	})
+	s.update(func() { s.current = nil })
+}
+
+// change changes the state and saves it. When it cannot be saved it is changed in
+// memory all the same: what really is wins over what could be written.
+func (s *Switcher) change(how func(*State)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	how(&s.state)
+	s.wake()
+	return s.o.State.save(s.state)
+}
+
+// update changes what others see.
+func (s *Switcher) update(how func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	how()
+	s.wake()
+}
+
+// wake lets everyone who waits look again. The mutex is held.
+func (s *Switcher) wake() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *Switcher) note(kind string, r Record, err error) {
+	if err != nil {
+		s.tell(Event{Kind: kind, Switch: r.ID, From: r.From, To: r.To, Reason: err.Error()})
+	}
+}
+
+// tell is where every event goes through. The mutex is not held.
+func (s *Switcher) tell(e Event) {
+	e.At = time.Now()
+	if s.o.Tell != nil {
+		s.o.Tell(e)
+	}
+	if s.o.Log == nil {
+		return
+	}
+	say := s.o.Log.Info
+	if e.Kind == "switch.note" || e.Kind == "app.note" || e.Kind == "switch.paused" || e.Verdict != "" && e.Verdict != Live {
+		say = s.o.Log.Warn
+	}
+	say("release", e.attributes()...)
+}
