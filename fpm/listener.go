@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +28,34 @@ type Listener struct {
 type Access struct {
 	Mode     fs.FileMode
 	UID, GID int // -1: superd's own
+}
+
+// Allow is the Access of a user and a group by name; an empty name is superd's own.
+// Only root can give a socket away, anyone else lets in who the mode lets in.
+func Allow(owner, group string, mode fs.FileMode) (Access, error) {
+	a := Access{Mode: mode, UID: -1, GID: -1}
+	if os.Geteuid() != 0 {
+		return a, nil
+	}
+	if owner != "" {
+		u, err := user.Lookup(owner)
+		if err != nil {
+			return a, fmt.Errorf("look up user %q: %w", owner, err)
+		}
+		if a.UID, err = strconv.Atoi(u.Uid); err != nil {
+			return a, fmt.Errorf("user id %q: %w", u.Uid, err)
+		}
+	}
+	if group != "" {
+		g, err := user.LookupGroup(group)
+		if err != nil {
+			return a, fmt.Errorf("look up group %q: %w", group, err)
+		}
+		if a.GID, err = strconv.Atoi(g.Gid); err != nil {
+			return a, fmt.Errorf("group id %q: %w", g.Gid, err)
+		}
+	}
+	return a, nil
 }
 
 // private is for sockets that only superd connects to.

@@ -1,0 +1,404 @@
+package fpm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"superd/release"
+)
+
+// A Pool is how PHP-FPM is to run one generation. Nothing in it is a template.
+type Pool struct {
+	Binary      string
+	Args        []string // more arguments of php-fpm
+	User, Group string   // of the workers; they count only when superd is root
+
+	DocumentRoot string // below the release
+	// Pin makes the master run its own release only, whatever path the web server
+	// sends: see writePin.
+	Pin bool
+
+	PM                      string // static, dynamic, ondemand
+	MaxChildren             int
+	StartServers            int // the three of dynamic
+	MinSpareServers         int
+	MaxSpareServers         int
+	MaxRequests             int
+	RequestTerminateTimeout time.Duration
+	SlowlogTimeout          time.Duration
+	DrainTimeout            time.Duration // how long a request that runs may take to end when its master is told to go
+
+	// INI are settings of PHP. They are read when PHP starts, for some count only
+	// then, and once more by each worker, as php_admin_value: a script cannot
+	// change them.
+	INI     map[string]string
+	Env     map[string]string // all that PHP sees of an environment, and the master's too
+	Include []string          // files of the user's own with more directives of a pool
+}
+
+// Paths that the status page and the ping have. No web server passes a script
+// name like these on by itself.
+const (
+	statusPath = "/superd-status"
+	pingPath   = "/superd-ping"
+)
+
+// Names in a server's directory.
+const (
+	confFile   = "fpm.conf"
+	pinFile    = "pin.php"
+	iniDir     = "ini.d"
+	iniFile    = "superd.ini"
+	webFile    = "web.sock"
+	statusFile = "status.sock"
+	placeFile  = "place.json"
+)
+
+// arguments are those of the master, behind its name.
+func (r rendering) arguments(dir string) []string {
+	return append([]string{"-F", "-O", "-y", filepath.Join(dir, confFile)}, r.pool.Args...)
+}
+
+// key is what PHP-FPM is told that a listener is called. It unlinks a socket by that
+// name when it leaves, whatever is there by then; so it is a name that nothing has.
+func (p *place) key(socket string) string { return "/nonexistent/superd/" + p.Base + "/" + socket }
+
+// A rendering is the files of one server.
+type rendering struct {
+	at      place
+	pool    Pool
+	literal bool // the values of Env are in the file: handoff by reload, see reload.go
+}
+
+// write puts the files into directory dir, which is at's own or stands in for it.
+func (r rendering) write(dir string) error {
+	conf, err := r.conf(dir)
+	if err != nil {
+		return err
+	}
+	ini, err := r.ini(dir)
+	if err != nil {
+		return err
+	}
+	for _, sub := range []string{dir, filepath.Join(dir, iniDir)} {
+		if err := openDirectory(sub); err != nil {
+			return fmt.Errorf("write configuration of PHP-FPM: %w", err)
+		}
+	}
+	return errors.Join(
+		replace(filepath.Join(dir, pinFile), r.pin(), 0o644),     // the workers read it
+		replace(filepath.Join(dir, iniDir, iniFile), ini, 0o600), // may hold passwords, as may
+		replace(filepath.Join(dir, confFile), strings.Join(conf, "\n")+"\n", 0o600),
+	)
+}
+
+// openDirectory makes a directory that others may pass but not list: the public
+// socket is below it, and what is private there has a mode of its own.
+func openDirectory(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil { //nolint:gosec // see above
+		return err
+	}
+	return os.Chmod(dir, 0o711) //nolint:gosec // whatever the umask is
+}
+
+// replace writes a file in one step, so that a master that starts at that moment
+// reads the old one or the new one.
+func replace(path, text string, mode fs.FileMode) error {
+	next := path + ".new"
+	err := os.WriteFile(next, []byte(text), mode)
+	if err == nil {
+		err = os.Chmod(next, mode)
+	}
+	if err == nil {
+		err = os.Rename(next, path)
+	}
+	if err != nil {
+		return fmt.Errorf("write configuration of PHP-FPM: %w", err)
+	}
+	return nil
+}
+
+// conf is the lines of fpm.conf. Files of the user's come first, so that what superd
+// depends on wins; the section is opened once more because they may have others.
+func (r rendering) conf(dir string) ([]string, error) {
+	p, section := r.pool, "["+r.at.section()+"]"
+	out := []string{
+		"; Written by superd for " + oneLine(r.at.Generation.String()) + ". Changes are lost.",
+		"[global]", "daemonize = no", "error_log = /dev/null", // with -O the log goes to stderr
+		"log_limit = 8192", "process_control_timeout = " + seconds(p.DrainTimeout),
+		section,
+	}
+	for _, path := range p.Include {
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+			return nil, errors.Join(fmt.Errorf("include %s: is not a file", path), err)
+		}
+		quoted, err := quote(globQuote.Replace(path))
+		if err != nil {
+			return nil, fmt.Errorf("include %q: %w", path, err)
+		}
+		out = append(out, "include = "+quoted)
+	}
+	out = append(out, section, "listen = "+r.at.key("web"),
+		"pm.status_path = "+statusPath, "pm.status_listen = "+r.at.key("status"), "ping.path = "+pingPath,
+		"catch_workers_output = yes", "decorate_workers_output = no", "clear_env = yes")
+	out = append(out, p.manager()...)
+	for _, more := range []func(string) ([]string, error){r.who, r.env, r.values} {
+		lines, err := more(dir)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, lines...)
+	}
+	return out, nil
+}
+
+var globQuote = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+
+// manager is the process manager's part.
+func (p Pool) manager() []string {
+	out := []string{"pm = " + oneLine(p.PM), fmt.Sprint("pm.max_children = ", p.MaxChildren), fmt.Sprint("pm.max_requests = ", p.MaxRequests)}
+	if p.PM == "dynamic" {
+		out = append(out, fmt.Sprint("pm.start_servers = ", p.StartServers),
+			fmt.Sprint("pm.min_spare_servers = ", p.MinSpareServers), fmt.Sprint("pm.max_spare_servers = ", p.MaxSpareServers))
+	}
+	if p.RequestTerminateTimeout > 0 {
+		out = append(out, "request_terminate_timeout = "+seconds(p.RequestTerminateTimeout))
+	}
+	if p.SlowlogTimeout > 0 {
+		out = append(out, "request_slowlog_timeout = "+seconds(p.SlowlogTimeout), "slowlog = /proc/self/fd/2")
+	}
+	return out
+}
+
+// who says who the workers are and where. PHP-FPM that is not root ignores users.
+func (r rendering) who(string) ([]string, error) {
+	settings := [][2]string{{"chdir", r.at.Dir}}
+	if os.Geteuid() == 0 && r.pool.User != "" {
+		settings = append(settings, [2]string{"user", r.pool.User})
+		if r.pool.Group != "" {
+			settings = append(settings, [2]string{"group", r.pool.Group})
+		}
+	}
+	var out []string
+	for _, s := range settings {
+		quoted, err := quote(s[1])
+		if err != nil {
+			return nil, fmt.Errorf("%s %q: %w", s[0], s[1], err)
+		}
+		out = append(out, s[0]+" = "+quoted)
+	}
+	return out, nil
+}
+
+// scanDir is where PHP looks for more ini files when it starts; the master's names
+// ours too, which the programs that PHP starts have no business with.
+const scanDir = "PHP_INI_SCAN_DIR"
+
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// env passes the environment on. The values are in the master's own: they arrive as
+// they are, whatever is in them, and no password is written to a file.
+func (r rendering) env(string) ([]string, error) {
+	env := r.environment()
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		if !envName.MatchString(name) {
+			return nil, fmt.Errorf("environment variable %q: PHP-FPM does not take such a name", name)
+		}
+		value := "$" + name
+		if r.literal || name == scanDir {
+			var err error
+			if value, err = quote(env[name]); err != nil {
+				return nil, fmt.Errorf("environment variable %s: %w", name, err)
+			}
+			if strings.HasPrefix(env[name], "$") {
+				return nil, fmt.Errorf("environment variable %s: it begins with $, which a reload cannot hand on", name)
+			}
+		}
+		out = append(out, "env["+name+"] = "+value)
+	}
+	return out, nil
+}
+
+// environment is what PHP finds in its own.
+func (r rendering) environment() map[string]string {
+	env := maps.Clone(r.pool.Env)
+	if env == nil {
+		env = map[string]string{}
+	}
+	for _, ours := range []string{"FPM_SOCKETS", "NOTIFY_SOCKET", "SUPERD_SLOT"} {
+		delete(env, ours)
+	}
+	env["SUPERD_RELEASE"], env["SUPERD_RELEASE_DIR"] = r.at.Release, r.at.Dir
+	return env
+}
+
+// master is the environment of the master.
+func (r rendering) master(dir string) []string {
+	env := r.environment()
+	env[scanDir] += ":" + filepath.Join(dir, iniDir) // an empty part is where PHP looks by itself
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		all = append(all, name+"="+env[name])
+	}
+	return all
+}
+
+// values are the settings of PHP, and those that pin the release.
+func (r rendering) values(dir string) ([]string, error) {
+	settings := r.settings(dir)
+	for name, value := range settings {
+		if strings.HasSuffix(name, "extension") || strings.ContainsAny(value, "\r\n") {
+			delete(settings, name) // only a file can say it
+		}
+	}
+	if r.pool.Pin {
+		settings["doc_root"] = r.documentRoot()
+		settings["auto_prepend_file"] = filepath.Join(dir, pinFile)
+		settings["cgi.fix_pathinfo"] = "1" // else PATH_INFO takes the place of the script's name
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		quoted, err := quote(settings[name])
+		if err != nil {
+			return nil, fmt.Errorf("ini %s: %w", name, err)
+		}
+		out = append(out, "php_admin_value["+name+"] = "+quoted)
+	}
+	return out, nil
+}
+
+var iniName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
+// ini is superd.ini, which PHP reads behind its php.ini when it starts.
+func (r rendering) ini(dir string) (string, error) {
+	var out strings.Builder
+	settings := r.settings(dir)
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		if !iniName.MatchString(name) {
+			return "", fmt.Errorf("ini %q: PHP does not take such a name", name)
+		}
+		if strings.ContainsRune(settings[name], 0) {
+			return "", fmt.Errorf("ini %s: there is a NUL in it", name)
+		}
+		out.WriteString(name + " = " + quoted(settings[name]) + "\n")
+	}
+	return out.String(), nil
+}
+
+// settings are the user's. Where they confine PHP to directories, the pin is let in.
+func (r rendering) settings(dir string) map[string]string {
+	settings := maps.Clone(r.pool.INI)
+	if settings == nil {
+		settings = map[string]string{}
+	}
+	if basedir := settings["open_basedir"]; r.pool.Pin && basedir != "" {
+		settings["open_basedir"] = basedir + ":" + filepath.Join(dir, pinFile)
+	}
+	return settings
+}
+
+func (r rendering) documentRoot() string { return filepath.Join(r.at.Dir, r.pool.DocumentRoot) }
+
+// pin is a script that runs before every other. PHP-FPM opens doc_root and the name
+// of the script below it, but tells PHP what the web server sent; that is put right
+// here. What the user has as auto_prepend_file runs next. It leaves no variable behind.
+func (r rendering) pin() string {
+	root := phpQuote(r.documentRoot())
+	own := "get_cfg_var('auto_prepend_file')"
+	if file, ok := r.pool.INI["auto_prepend_file"]; ok {
+		own = phpQuote(file)
+	}
+	return `<?php
+// Written by superd: this PHP runs one release only, whatever path the web server sends.
+$_SERVER['DOCUMENT_ROOT'] = ` + root + `;
+$_SERVER['SCRIPT_FILENAME'] = ` + root + ` . $_SERVER['SCRIPT_NAME'];
+if (isset($_SERVER['PATH_TRANSLATED'])) {
+    $_SERVER['PATH_TRANSLATED'] = ` + root + ` . ($_SERVER['PATH_INFO'] ?? '');
+}
+if (!in_array(` + own + `, [false, '', 'none'], true)) {
+    require ` + own + `;
+}
+`
+}
+
+func phpQuote(s string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
+}
+
+// quote makes a value that PHP-FPM reads as exactly s. Its file is read line by
+// line, so no value can have two.
+func quote(s string) (string, error) {
+	if strings.ContainsAny(s, "\r\n\x00") {
+		return "", errors.New("there is a line break in it, which PHP-FPM's configuration cannot express")
+	}
+	return quoted(s), nil
+}
+
+// quoted is s for PHP's ini scanner. Between apostrophes nothing has a meaning, not
+// even ${…}; an apostrophe stands between quotation marks, and the parts join.
+func quoted(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'"'"'`) + "'"
+}
+
+// seconds is a duration as PHP-FPM takes it, rounded up: 0 would mean "not at all".
+func seconds(d time.Duration) string {
+	return strconv.Itoa(int(min(math.Ceil(d.Seconds()), math.MaxInt32))) + "s"
+}
+
+func oneLine(s string) string { return strings.NewReplacer("\n", " ", "\r", " ").Replace(s) }
+
+// A place is where one server lives: the generation it runs and its directory. A
+// restart of a generation is another server, with a place of its own.
+type place struct {
+	release.Generation
+	App  string `json:"app"`
+	Base string `json:"base"`           // of its directory: "7", "7-1" after a restart, "reload"
+	Turn int    `json:"turn,omitempty"` // how often it was reloaded
+	home string // its directory
+}
+
+// section is what PHP-FPM calls the pool, in its log, in ps and on the status page. A
+// reload changes it, so that one can see when it is over.
+func (p *place) section() string {
+	if p.Turn > 0 {
+		return fmt.Sprintf("%s-%d.%d", p.App, p.Number, p.Turn)
+	}
+	return fmt.Sprintf("%s-%d", p.App, p.Number)
+}
+
+func (p *place) socket() string { return filepath.Join(p.home, webFile) }
+
+func (p *place) statusSocket() string { return filepath.Join(p.home, statusFile) }
+
+// write leaves word of who lives here.
+func (p *place) write() error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return replace(filepath.Join(p.home, placeFile), string(b), 0o644)
+}
+
+func readPlace(home string) (place, error) {
+	b, err := os.ReadFile(filepath.Join(home, placeFile))
+	if err != nil {
+		return place{}, err
+	}
+	p := place{home: home}
+	if err := json.Unmarshal(b, &p); err != nil {
+		return place{}, fmt.Errorf("read %s: %w", placeFile, err)
+	}
+	return p, nil
+}

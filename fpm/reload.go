@@ -1,0 +1,118 @@
+package fpm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"superd/release"
+)
+
+// Handoff by reload is for hosts that cannot hold two masters in memory: one server
+// in one place, whose configuration is rewritten and which is told SIGUSR2. What that
+// costs: new requests wait until the last one that runs has ended (the drain timeout
+// at most, then it is cut) and PHP has started anew; a sleep() that runs is cut
+// short; nothing can be checked before users meet it; going back is a second reload.
+
+const reloadBase = "reload"
+
+// reload makes the one server run g.
+func (w *Web) reload(ctx context.Context, g release.Generation) error {
+	s, err := w.reloading(ctx)
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		at := place{Generation: g, App: w.o.App, Base: reloadBase, home: filepath.Join(w.o.RunDir, reloadBase)}
+		if s, err = w.begin(ctx, at); err != nil {
+			return err
+		}
+	} else if !s.runs(ctx, g) {
+		if err := w.renew(ctx, s, g); err != nil {
+			return err
+		}
+	}
+	if err := w.publish(s); err != nil {
+		return err
+	}
+	for _, other := range w.all() { // from before the handoff was by reload
+		if other != s && !other.isLeaving() {
+			err = errors.Join(err, other.retire())
+		}
+	}
+	return err
+}
+
+// reloading is the one server, once a former one that did not come up is gone.
+func (w *Web) reloading(ctx context.Context) (*server, error) {
+	for _, s := range w.all() {
+		if s.at.Base != reloadBase {
+			continue
+		}
+		if s.stay(ctx) {
+			return s, nil
+		}
+	}
+	return nil, context.Cause(ctx)
+}
+
+// runs tells whether the master of s runs g, by its own account.
+func (s *server) runs(ctx context.Context, g release.Generation) bool {
+	if s.generation() != g {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	w, err := s.workers(ctx)
+	return err == nil && w.pool == s.section()
+}
+
+func (s *server) section() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at.section()
+}
+
+// renew has PHP-FPM look at the new configuration, puts it in place and reloads the
+// master. It returns when the workers of g accept.
+func (w *Web) renew(ctx context.Context, s *server, g release.Generation) error {
+	pool, err := w.o.Pool(g)
+	if err != nil {
+		return err
+	}
+	if err := w.test(ctx, g); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	at := s.at
+	at.Generation, at.Turn = g, at.Turn+1
+	s.mu.Unlock()
+	if err := s.configure(at, pool); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.at.Generation, s.at.Turn = at.Generation, at.Turn
+	s.mu.Unlock()
+	if s.proc.Child() == nil {
+		s.proc.Start()
+	} else if err := s.proc.Signal(syscall.SIGUSR2); err != nil {
+		return err
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !s.runs(ctx, g) {
+		select {
+		case <-ctx.Done():
+			return explain(context.Cause(ctx), s.tail())
+		case <-w.ending:
+			return errEnding
+		case err := <-s.failed:
+			return explain(fmt.Errorf("reload: %w", err), s.tail())
+		case <-tick.C:
+		}
+	}
+	return nil
+}

@@ -1,0 +1,559 @@
+// Package fpm runs the PHP-FPM of one app, several generations of it side by side,
+// one of them serving.
+//
+// The invariant: the public path leads to a listener that somebody of ours accepts
+// on or will, and a connection that waits in the queue of any of our listeners is
+// answered or handed to the one that serves, whichever master, or superd, dies.
+package fpm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"superd/release"
+	"superd/supervisor"
+)
+
+// A Handoff is how users get from one generation to the next.
+type Handoff string
+
+// The ways of handing off.
+const (
+	Parallel Handoff = "parallel" // two masters side by side, the public path leads to one
+	Reload   Handoff = "reload"   // one master, SIGUSR2: see reload.go for what it costs
+)
+
+// Options are what New needs. Everything but Lines is required.
+type Options struct {
+	App      string
+	RunDir   string // of this app alone; it is made. Who connects to Listen must be able to pass it
+	Listen   string // the public path; it must not be a directory
+	Access   Access // who may connect to Listen
+	Backlog  int
+	Handoff  Handoff
+	Drain    time.Duration // how long a generation that is retired may take to finish its requests
+	Output   string        // file of what PHP-FPM writes, as supervisor.Spec has it
+	Pool     func(release.Generation) (Pool, error)
+	Children *supervisor.Children
+	Log      *slog.Logger
+	Tell     func(Event) // hears what happens; must not block
+	// Lines are what the masters write from now on, as they write it; nil: the death
+	// of a worker by a signal is not told.
+	Lines func(ctx context.Context) (<-chan string, error)
+}
+
+// An Event is something of the web side that people or a switch should know.
+type Event struct {
+	Kind       string // one of the Kinds
+	Generation release.Generation
+	Reason     string
+	Lines      []string // the last ones its master wrote
+}
+
+// The kinds of events. Add new ones, never rename one.
+const (
+	Died       = "fpm.died"        // a master ended that nobody had told to
+	WorkerDied = "fpm.worker_died" // a worker was ended by a signal
+	Killed     = "fpm.killed"      // a drain took too long: requests were cut
+	Retired    = "fpm.retired"     // a generation has finished and is gone
+	Note       = "fpm.note"        // something did not work as it should, and life goes on
+)
+
+// Web is the PHP-FPM of an app. It implements release.Web. Start, Promote, Retire,
+// Restart and Stop wait for each other and for Run to have begun.
+type Web struct {
+	o      Options
+	turn   chan struct{} // one of those at a time
+	begun  chan struct{} // closed when Run has found out what is there
+	ending chan struct{} // closed when Run lets go: nothing new is begun
+	jobs   chan func(context.Context)
+
+	mu      sync.Mutex
+	servers []*server // the oldest first
+	live    *server   // what the public path leads to
+}
+
+// New makes the web side of an app. Adopt what an earlier superd has left, then Run it.
+func New(o Options) *Web {
+	return &Web{
+		o: o, turn: make(chan struct{}, 1),
+		begun: make(chan struct{}), ending: make(chan struct{}), jobs: make(chan func(context.Context)),
+	}
+}
+
+var _ release.Web = (*Web)(nil)
+
+func (w *Web) name() string { return w.o.App + "/fpm" }
+
+// Run owns every goroutine of the web side until ctx ends. The masters live on.
+func (w *Web) Run(ctx context.Context) error {
+	var jobs sync.WaitGroup
+	defer jobs.Wait()
+	defer close(w.ending)
+	if err := w.takeStock(); err != nil {
+		return err
+	}
+	if w.o.Lines != nil {
+		jobs.Go(func() { w.listen(ctx) })
+	}
+	for _, s := range w.all() {
+		jobs.Go(func() { s.run(ctx) })
+		if s.isLeaving() {
+			jobs.Go(func() { s.leave(ctx) })
+		}
+	}
+	close(w.begun)
+	lost := time.NewTicker(time.Second)
+	defer lost.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case job := <-w.jobs:
+			jobs.Go(func() { job(ctx) })
+		case <-lost.C:
+			w.republish()
+		}
+	}
+}
+
+var errEnding = errors.New("superd is ending")
+
+// do has Run run job beside whatever else it runs. Run must have begun.
+func (w *Web) do(job func(context.Context)) error {
+	select {
+	case w.jobs <- job:
+		return nil
+	case <-w.ending:
+		return errEnding
+	}
+}
+
+// take waits for the turn; give it back with the function that is returned.
+func (w *Web) take(ctx context.Context) (func(), error) {
+	select {
+	case <-w.begun:
+	case <-w.ending:
+		return nil, errEnding
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case w.turn <- struct{}{}:
+		return func() { <-w.turn }, nil
+	case <-w.ending:
+		return nil, errEnding
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Start brings g up on a private listener and returns when it answers.
+func (w *Web) Start(ctx context.Context, g release.Generation) error {
+	if g.IsZero() {
+		return nil
+	}
+	done, err := w.take(ctx)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", g, err)
+	}
+	defer done()
+	if w.o.Handoff == Reload {
+		err = w.test(ctx, g)
+	} else {
+		_, err = w.up(ctx, g)
+	}
+	if err != nil {
+		return fmt.Errorf("start %s: %w", g, err)
+	}
+	return nil
+}
+
+// Promote makes every new connection reach g, which is brought up if it is not.
+func (w *Web) Promote(ctx context.Context, g release.Generation) error {
+	if g.IsZero() {
+		return nil
+	}
+	done, err := w.take(ctx)
+	if err != nil {
+		return fmt.Errorf("promote %s: %w", g, err)
+	}
+	defer done()
+	if w.o.Handoff == Reload {
+		err = w.reload(ctx, g)
+	} else {
+		var s *server
+		if s, err = w.up(ctx, g); err == nil {
+			err = w.publish(s)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("promote %s: %w", g, err)
+	}
+	return nil
+}
+
+// Retire lets g finish what it has and then end, in the background. It refuses the
+// generation that is serving. That g is to go is written down, so that the next
+// superd goes on with it.
+func (w *Web) Retire(ctx context.Context, g release.Generation) error {
+	if g.IsZero() {
+		return nil
+	}
+	done, err := w.take(ctx)
+	if err != nil {
+		return fmt.Errorf("retire %s: %w", g, err)
+	}
+	defer done()
+	if w.o.Handoff == Reload {
+		return nil // it went when the next one came
+	}
+	for _, s := range w.all() {
+		if s.generation().Number != g.Number || s.isLeaving() {
+			continue
+		}
+		if w.serves(s) {
+			return fmt.Errorf("retire %s: it is serving", g)
+		}
+		if err := s.retire(); err != nil {
+			return fmt.Errorf("retire %s: %w", g, err)
+		}
+	}
+	return nil
+}
+
+// Restart replaces the master that serves by a new one of the same generation, and
+// loses no request: it is a switch from a generation to itself.
+func (w *Web) Restart(ctx context.Context) error {
+	done, err := w.take(ctx)
+	if err != nil {
+		return fmt.Errorf("restart %s: %w", w.name(), err)
+	}
+	defer done()
+	old := w.serving()
+	if old == nil {
+		return fmt.Errorf("restart %s: nothing is serving", w.name())
+	}
+	if w.o.Handoff == Reload {
+		if err := w.renew(ctx, old, old.generation()); err != nil {
+			return fmt.Errorf("restart %s: %w", w.name(), err)
+		}
+		return nil
+	}
+	fresh, err := w.begin(ctx, w.place(old.generation()))
+	if err == nil {
+		err = w.publish(fresh)
+	}
+	if err == nil {
+		err = old.retire()
+	}
+	if err != nil {
+		return fmt.Errorf("restart %s: %w", w.name(), err)
+	}
+	return nil
+}
+
+// Stop ends everything: no new connection gets in, those that are in are answered
+// within the drain timeout, and it returns when nothing is left or ctx ends.
+func (w *Web) Stop(ctx context.Context) error {
+	done, err := w.take(ctx)
+	if err != nil {
+		return fmt.Errorf("stop %s: %w", w.name(), err)
+	}
+	defer done()
+	all := w.all()
+	if err := w.unpublish(); err != nil {
+		w.tell(Note, release.Generation{}, err, nil)
+	}
+	for _, s := range all {
+		if !s.isLeaving() {
+			if err := s.depart(newDeparture(time.Now().Add(w.o.Drain))); err != nil {
+				return fmt.Errorf("stop %s: %w", w.name(), err)
+			}
+		}
+	}
+	for _, s := range all {
+		select {
+		case <-s.left:
+		case <-w.ending:
+			return fmt.Errorf("stop %s: %w", w.name(), errEnding)
+		case <-ctx.Done():
+			return fmt.Errorf("stop %s: %w", w.name(), context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// Signal sends sig to the master that serves.
+func (w *Web) Signal(sig syscall.Signal) error {
+	s := w.serving()
+	if s == nil {
+		return fmt.Errorf("signal %s: nothing is serving", w.name())
+	}
+	return s.proc.Signal(sig)
+}
+
+// Test asks PHP-FPM whether it could run g, and leaves nothing behind.
+func (w *Web) Test(ctx context.Context, g release.Generation) error {
+	if err := w.test(ctx, g); err != nil {
+		return fmt.Errorf("test %s: %w", g, err)
+	}
+	return nil
+}
+
+// up is the server of g, which accepts. One that is on its way out is kept if it has
+// not been told to go yet.
+func (w *Web) up(ctx context.Context, g release.Generation) (*server, error) {
+	s := w.find(g)
+	if s != nil && s.isLeaving() && !s.stay(ctx) {
+		s = nil
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if s == nil {
+		return w.begin(ctx, w.place(g))
+	}
+	if s.generation() != g {
+		return nil, fmt.Errorf("generation %d runs %s already", g.Number, s.generation().Dir)
+	}
+	s.proc.Start() // cuts the pause short that it may be in
+	return s, explain(s.await(ctx), s.tail())
+}
+
+// begin makes a new server and brings it up, or leaves nothing of it.
+func (w *Web) begin(ctx context.Context, at place) (*server, error) {
+	if err := w.fits(); err != nil {
+		return nil, err
+	}
+	s := newServer(w, at)
+	if err := s.build(ctx); err != nil {
+		return nil, errors.Join(err, s.demolish())
+	}
+	w.add(s)
+	if err := w.do(s.run); err != nil {
+		w.remove(s)
+		return nil, errors.Join(err, s.demolish())
+	}
+	err := s.await(ctx)
+	if err == nil {
+		err = s.ping(ctx)
+	}
+	if err != nil {
+		err = explain(err, s.tail())
+		return nil, errors.Join(err, s.dismiss())
+	}
+	return s, nil
+}
+
+// place is where the next server of g goes.
+func (w *Web) place(g release.Generation) place {
+	base := strconv.FormatUint(g.Number, 10)
+	for life := 1; w.taken(base); life++ {
+		base = fmt.Sprintf("%d-%d", g.Number, life)
+	}
+	return place{Generation: g, App: w.o.App, Base: base, home: filepath.Join(w.o.RunDir, base)}
+}
+
+func (w *Web) taken(base string) bool {
+	return slices.ContainsFunc(w.all(), func(s *server) bool { return s.at.Base == base })
+}
+
+// publish makes the public path lead to s. It does nothing when that is so.
+func (w *Web) publish(s *server) error {
+	if publishes(w.o.Listen, s.at.socket()) && w.serves(s) {
+		return nil
+	}
+	if err := s.web.admit(w.o.Access); err != nil {
+		return err
+	}
+	if err := s.web.Publish(w.o.Listen); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.live = s
+	return nil
+}
+
+// unpublish shuts the door: the public path leads nowhere.
+func (w *Web) unpublish() error {
+	w.mu.Lock()
+	live := w.live
+	w.live = nil
+	w.mu.Unlock()
+	if live == nil || !publishes(w.o.Listen, live.at.socket()) {
+		return nil
+	}
+	if err := os.Remove(w.o.Listen); err != nil {
+		return fmt.Errorf("close the public path: %w", err)
+	}
+	return nil
+}
+
+// republish puts the public path back when somebody has removed it.
+func (w *Web) republish() {
+	live := w.serving()
+	if live == nil {
+		return
+	}
+	if _, err := os.Lstat(w.o.Listen); !errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	done, ok := w.tryTake()
+	if !ok {
+		return // somebody is about to decide where it leads
+	}
+	defer done()
+	if w.serving() != live {
+		return
+	}
+	err := live.web.Publish(w.o.Listen)
+	w.tell(Note, live.generation(), errors.Join(fmt.Errorf("%s had been removed and was put back", w.o.Listen), err), nil)
+}
+
+func (w *Web) tryTake() (func(), bool) {
+	select {
+	case w.turn <- struct{}{}:
+		return func() { <-w.turn }, true
+	default:
+		return nil, false
+	}
+}
+
+// serves tells whether s must not be taken away. Both the link and our own memory
+// can say so.
+func (w *Web) serves(s *server) bool {
+	return w.serving() == s || publishes(w.o.Listen, s.at.socket())
+}
+
+// Serving is the generation that the public path leads to, as the disk has it, which
+// is the truth after a crash too.
+func (w *Web) Serving() (release.Generation, bool) {
+	home, ok := w.published()
+	if !ok {
+		return release.Generation{}, false
+	}
+	at, err := readPlace(home)
+	if err != nil || at.App != w.o.App {
+		return release.Generation{}, false
+	}
+	return at.Generation, true
+}
+
+// Socket is the private path of g's listener, "" when g does not run.
+func (w *Web) Socket(g release.Generation) string {
+	if s := w.find(g); s != nil && s.generation() == g && s.proc.Child() != nil {
+		return s.at.socket()
+	}
+	return ""
+}
+
+// InUse are the directories of the releases that PHP-FPM runs from.
+func (w *Web) InUse() []string {
+	var dirs []string
+	for _, s := range w.all() {
+		if dir := s.generation().Dir; !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// find is the newest server of g, one that stays rather than one that leaves.
+func (w *Web) find(g release.Generation) *server {
+	var found *server
+	for _, s := range w.all() {
+		if s.generation().Number == g.Number && (found == nil || found.isLeaving() || !s.isLeaving()) {
+			found = s
+		}
+	}
+	return found
+}
+
+func (w *Web) all() []*server {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.servers)
+}
+
+func (w *Web) serving() *server {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.live
+}
+
+func (w *Web) add(s *server) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.servers = append(w.servers, s)
+}
+
+func (w *Web) remove(s *server) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.servers = slices.DeleteFunc(w.servers, func(other *server) bool { return other == s })
+	if w.live == s {
+		w.live = nil
+	}
+}
+
+func (w *Web) tell(kind string, g release.Generation, err error, lines []string) {
+	e := Event{Kind: kind, Generation: g, Lines: lines}
+	if err != nil {
+		e.Reason = err.Error()
+	}
+	w.o.Tell(e)
+}
+
+// fits tells early what would only be found out at the flip.
+func (w *Web) fits() error {
+	at, err := os.Lstat(w.o.Listen)
+	if err == nil && at.IsDir() {
+		return fmt.Errorf("the public path %s is a directory", w.o.Listen)
+	}
+	return nil
+}
+
+// Adopt takes a master that an earlier superd has started; false: it is not ours.
+// Call it before Run.
+func (w *Web) Adopt(c *supervisor.Child) bool {
+	if c.Name() != w.name() {
+		return false
+	}
+	var n note
+	if err := json.Unmarshal(c.Note(), &n); err != nil || n.App != w.o.App || !isBase(n.Base) {
+		return false
+	}
+	at := n.place
+	at.home = filepath.Join(w.o.RunDir, at.Base)
+	if now, err := readPlace(at.home); err == nil && now.Base == at.Base {
+		at = now // with handoff by reload the note is older
+	}
+	for _, s := range w.all() {
+		if s.at.Base == at.Base {
+			s.adopt(c, n.Life)
+			return true
+		}
+	}
+	s := newServer(w, at)
+	s.adopt(c, n.Life)
+	w.add(s)
+	return true
+}
+
+var bases = regexp.MustCompile(`^([0-9]+(-[0-9]+)?|reload)$`)
+
+// isBase tells whether a directory of that name is one of a server's.
+func isBase(name string) bool { return bases.MatchString(name) }
