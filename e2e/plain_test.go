@@ -7,45 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"superd/e2e/lab"
 	"superd/e2e/load"
-	"superd/e2e/shop"
 )
-
-// newLab is a lab that ends with the test, with Redis and good releases r1 and r2,
-// r1 being current.
-func newLab(t *testing.T) (*lab.Lab, *lab.Redis) {
-	t.Helper()
-	l, err := lab.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(l.Story())
-		}
-		if err := l.End(); err != nil {
-			t.Errorf("end of the lab: %v", err)
-		}
-	})
-	redis, err := l.StartRedis()
-	if err != nil {
-		t.Fatal(err)
-	}
-	addRelease(t, l, "r1")
-	addRelease(t, l, "r2")
-	if err := l.Shop.Point("r1"); err != nil {
-		t.Fatal(err)
-	}
-	return l, redis
-}
-
-func addRelease(t *testing.T, l *lab.Lab, name string, flaws ...shop.Flaw) {
-	t.Helper()
-	if err := l.Shop.Add(name, flaws...); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // Without superd: what the load finds when php-fpm is reloaded as its manual says.
 // A load that does not see this loss could not see superd's either.

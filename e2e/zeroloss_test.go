@@ -1,0 +1,77 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"superd/e2e/lab"
+	"superd/e2e/load"
+)
+
+const longestGap = 250 * time.Millisecond
+
+// Ten switches and ten rollbacks under a constant stream of requests: nobody
+// notices any of them.
+func TestSwitchesUnderLoad(t *testing.T) {
+	s := newSite(t, lab.Config{Children: 32, Watch: "500ms"}, "$document_root")
+	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 300})
+	began := time.Now()
+	spans := s.thereAndBack(10)
+	if rest := time.Minute - time.Since(began); rest > 0 {
+		time.Sleep(rest)
+	}
+	r := run.Stop()
+	unharmed(t, r)
+	if r.Gap >= longestGap {
+		t.Errorf("the longest gap between two pages was %s at %s, want less than %s", r.Gap, r.GapAt, longestGap)
+	}
+	if stale := r.Stale(spans); stale != 0 {
+		t.Errorf("%d requests sent after the end of a switch were answered by the old release", stale)
+	}
+	s.wholly("r1", 40*time.Second)
+}
+
+// The same when PHP cannot keep up: 200 clients that never pause, on 8 children.
+// Their connections wait in the queue, and a queue is what a switch must not lose.
+func TestSwitchesAtSaturation(t *testing.T) {
+	s := newSite(t, lab.Config{Children: 8, Watch: "500ms"}, "$realpath_root")
+	run := load.Start(load.Plan{URL: s.nginx.URL, Clients: 200, Timeout: time.Minute})
+	time.Sleep(2 * time.Second) // until the queue is long
+	spans := s.thereAndBack(5)
+	r := run.Stop()
+	unharmed(t, r)
+	if r.Gap >= longestGap {
+		t.Errorf("the longest gap between two pages was %s at %s, want less than %s", r.Gap, r.GapAt, longestGap)
+	}
+	if stale := r.Stale(spans); stale != 0 {
+		t.Errorf("%d requests sent after the end of a switch were answered by the old release", stale)
+	}
+	s.wholly("r1", time.Minute)
+}
+
+// thereAndBack switches from r1 to r2 and rolls back, so many times. It tells when
+// which release alone was to answer.
+func (s *site) thereAndBack(times int) []load.Span {
+	s.t.Helper()
+	var spans []load.Span
+	add := func(o lab.Outcome, release string) {
+		s.t.Helper()
+		if n := len(spans); n > 0 {
+			spans[n-1].Until = o.Began
+		}
+		live := s.status().Apps[0].Live
+		if live.Release != release {
+			s.t.Fatalf("live is %s after %s", live.Release, o)
+		}
+		spans = append(spans, load.Span{From: o.Ended, Release: release, Generation: live.Number})
+		time.Sleep(200 * time.Millisecond) // for requests that are sent in between
+	}
+	for range times {
+		add(s.ctl(0, "switch", "r2"), "r2")
+		add(s.ctl(0, "rollback"), "r1")
+	}
+	spans[len(spans)-1].Until = time.Now().Add(time.Hour)
+	return spans
+}
