@@ -44,11 +44,15 @@ func (s *Switcher) Begin(ctx context.Context, q Request) (Record, error) {
 	defer s.leave(mine)
 	settle, lock := time.After(max(q.LockWait, settlePatience)), time.After(q.LockWait)
 	for {
+		if ctx.Err() != nil {
+			return Record{}, context.Cause(ctx)
+		}
 		r, ahead, err := s.try(q, mine)
 		if err == nil {
-			s.tell(Event{Kind: "switch.begun", Switch: r.record.ID, From: r.record.From, To: r.record.To, By: q.By})
+			begun := r.record
+			s.tell(Event{Kind: "switch.begun", Switch: begun.ID, From: begun.From, To: begun.To, By: q.By})
 			s.begun <- r
-			return r.record, nil
+			return begun, nil
 		}
 		if ahead.changed == nil {
 			return Record{}, err

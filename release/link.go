@@ -75,13 +75,15 @@ func (t *Tree) Point(ctx context.Context, was, g Generation) error {
 		return context.Cause(ctx)
 	}
 	text, err := t.read()
-	if err != nil {
-		return err
+	where := ""
+	if err == nil && text != "" {
+		where, err = t.lead(text)
 	}
-	where, err := t.Where(ctx)
 	switch {
 	case err != nil && !was.IsZero():
-		return errors.Join(ErrLinkMoved, err) // a loop, say; not ours
+		return fmt.Errorf("%w: %w", ErrLinkMoved, err) // a directory, a loop; not ours
+	case errors.Is(err, ErrNotLink):
+		return err
 	case where == g.Dir:
 		return syncDir(filepath.Dir(t.current())) // an earlier superd may not have come to it
 	case text != "" && !was.IsZero() && where != was.Dir:
@@ -155,7 +157,8 @@ func (t *Tree) spare(number int, g Generation) error {
 	if have, err := os.Readlink(name); err == nil && have == t.text(g) {
 		return nil
 	}
-	if err := os.RemoveAll(name); err != nil { // a directory may have got there by exchange
+	// If a directory was exchanged with it, that one is someone's, and is not removed.
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return os.Symlink(t.text(g), name)

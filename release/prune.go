@@ -1,6 +1,7 @@
 package release
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +17,7 @@ const trash = ".trash-"
 // prune deletes releases older than to until KeepReleases are left, counting good
 // ones first. It never deletes what is live or was before, what processes run
 // from, what current leads to, or what is newer: that may be still on its way up.
-func (t *Tree) prune(from, to Generation) error {
+func (t *Tree) prune(ctx context.Context, from, to Generation) error {
 	if t.KeepReleases <= 0 {
 		return nil
 	}
@@ -24,7 +25,7 @@ func (t *Tree) prune(from, to Generation) error {
 	if err != nil {
 		return fmt.Errorf("prune releases: %w", err)
 	}
-	keep, err := t.keep(dirs, from, to)
+	keep, err := t.keep(ctx, dirs, from, to)
 	if err != nil {
 		return fmt.Errorf("prune releases: %w", err)
 	}
@@ -35,19 +36,23 @@ func (t *Tree) prune(from, to Generation) error {
 		}
 		older = older || d.Name() == to.Release
 	}
-	return errors.Join(err, t.emptyTrash())
+	return errors.Join(err, t.emptyTrash(ctx))
 }
 
 // keep is the names of the releases that must stay.
-func (t *Tree) keep(dirs []fs.FileInfo, from, to Generation) (map[string]bool, error) {
-	exists := map[string]bool{}
+func (t *Tree) keep(ctx context.Context, dirs []fs.FileInfo, from, to Generation) (map[string]bool, error) {
+	there := map[string]bool{}
 	for _, d := range dirs {
-		exists[d.Name()] = true
+		there[d.Name()] = true
 	}
-	keep := map[string]bool{to.Release: true, from.Release: true}
+	keep := map[string]bool{to.Release: true}
+	if !from.IsZero() {
+		keep[from.Release] = true
+	}
 	if t.Good != nil {
 		for _, g := range t.Good() {
-			if exists[g.Release] && len(keep) <= t.KeepReleases {
+			// Two at least: after a restart of the same release that is the way back.
+			if there[g.Release] && len(keep) < max(2, t.KeepReleases) {
 				keep[g.Release] = true
 			}
 		}
@@ -64,7 +69,7 @@ func (t *Tree) keep(dirs []fs.FileInfo, from, to Generation) (map[string]bool, e
 			keep[filepath.Base(dir)] = true
 		}
 	}
-	where, err := os.Readlink(t.current())
+	where, err := t.Where(ctx)
 	keep[filepath.Base(where)] = true
 	return keep, err
 }
@@ -85,9 +90,12 @@ func (t *Tree) discard(name string) error {
 
 // emptyTrash deletes what was discarded, now or before a crash. RemoveAll does not
 // follow links.
-func (t *Tree) emptyTrash() error {
+func (t *Tree) emptyTrash(ctx context.Context) error {
 	entries, err := os.ReadDir(t.releases())
 	for _, e := range entries {
+		if ctx.Err() != nil {
+			return errors.Join(err, context.Cause(ctx))
+		}
 		if strings.HasPrefix(e.Name(), trash) {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(t.releases(), e.Name())))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 )
@@ -11,16 +12,21 @@ import (
 // settle finishes what an earlier superd left in the journal.
 func (s *Switcher) settle(ctx context.Context) {
 	last := s.o.Journal.Last()
-	s.update(func() { s.state.Next = max(s.state.Next, last.To.Number+1) })
-	switch {
+	switch known := s.settledAlready(last.ID); {
 	case last.ID == "":
-	case last.Phase == Ended && s.state.Settled != last.ID:
+	case last.Phase != Ended && !known:
+		s.resume(ctx, last)
+	case last.Phase == Ended && !known:
 		s.conclude(last)
 	case last.Phase == Ended && !s.o.History.has(last.ID):
 		s.note("app.note", last, s.o.History.append(last))
-	case last.Phase != Ended && s.state.Settled != last.ID:
-		s.resume(ctx, last)
 	}
+}
+
+func (s *Switcher) settledAlready(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.Settled == id
 }
 
 // resume goes on with a switch that was cut short, after making sure that the site
@@ -59,7 +65,7 @@ func (r Record) standing() Generation {
 
 // bring makes web and workers run on g. One does not wait for the other to be well.
 func (s *Switcher) bring(ctx context.Context, g Generation) error {
-	m := s.machine(ctx, Record{})
+	m, ctx := s.machine(ctx, Record{}), context.WithoutCancel(ctx) // Stop ends it
 	var web error
 	if !s.inUse()[g.Dir] {
 		web = m.within(ctx, m.Limits.Start, on(m.Web.Start, g))
@@ -91,12 +97,15 @@ func (s *Switcher) inUse() map[string]bool {
 // degraded it keeps still: what answers is not to be moved again without a person.
 type upkeep struct {
 	s     *Switcher
+	cold  bool // nothing ran when superd started
 	done  bool
-	pause time.Duration // until it is tried again
-	next  <-chan time.Time
+	pause time.Duration    // before the next attempt
+	next  <-chan time.Time // of the next attempt
+	said  string
 }
 
-// The pauses between attempts: the first, the longest, and while a link is missing.
+// The pauses between attempts: the first, the longest, and while nothing can be
+// tried because a link or a release is missing.
 const (
 	firstPause = time.Second
 	maxPause   = 30 * time.Second
@@ -108,12 +117,17 @@ func (u *upkeep) tend(ctx context.Context) {
 	if u.done || u.next != nil || ctx.Err() != nil {
 		return
 	}
-	g, err := u.s.choose(ctx)
-	if err == nil {
-		err = u.s.bring(ctx, g)
-		u.pause = min(max(2*u.pause, firstPause), maxPause)
-	} else {
+	g, word, err := u.s.choose(ctx, u.cold)
+	if word != "" && word != u.said {
+		u.said = word
+		u.s.tell(Event{Kind: "app.note", To: g, Reason: word})
+	}
+	if err != nil {
 		u.pause = linkPause
+	} else {
+		u.cold = false
+		u.pause = min(max(2*u.pause, firstPause), maxPause)
+		err = u.s.bring(ctx, g)
 	}
 	if errors.Is(err, ErrStopping) {
 		return
@@ -127,11 +141,12 @@ func (u *upkeep) tend(ctx context.Context) {
 	u.s.clear(ctx)
 }
 
-// after takes in how a switch between two attempts ended.
+// after takes in how a switch ended.
 func (u *upkeep) after(v Verdict) {
 	switch v {
 	case Live, Degraded:
 		u.done = true
+		u.s.update(func() { u.s.trouble = "" })
 	case Rejected, RolledBack, Conflict:
 	}
 }
@@ -156,36 +171,46 @@ func (s *Switcher) troubled(g Generation, err error) {
 	}
 }
 
-// clear retires what was live before, in case the last superd did not come to it.
+// clear retires what was live before, in case an earlier superd did not come to it.
 func (s *Switcher) clear(ctx context.Context) {
 	m := s.machine(ctx, Record{})
 	if was := s.Snapshot().Previous; !was.IsZero() {
-		s.note("app.note", Record{}, m.within(ctx, m.Limits.Retire, on(m.Web.Retire, was)))
+		s.note("app.note", Record{}, m.within(context.WithoutCancel(ctx), m.Limits.Retire, on(m.Web.Retire, was)))
 	}
 }
 
-// choose tells what is to be live. That is what was, while it runs. When nothing of
-// it runs, after a full stop, the link wins: whoever moved it meant something by it.
-func (s *Switcher) choose(ctx context.Context) (Generation, error) {
+// cold tells whether nothing runs of what was live, nor of what was on its way there.
+func (s *Switcher) cold() bool {
+	used := s.inUse()
+	return !used[s.Snapshot().Live.Dir] && !used[s.o.Journal.Last().To.Dir]
+}
+
+// choose tells what is to be live, and what is to be said about it. That is what was,
+// while it runs. When nothing of it runs, after a full stop, the link wins: whoever
+// moved it meant something by it.
+func (s *Switcher) choose(ctx context.Context, cold bool) (g Generation, word string, err error) {
 	live := s.Snapshot().Live
 	link, err := s.linked(ctx)
-	runs := !live.IsZero() && s.inUse()[live.Dir]
-	_, gone := s.o.Tree.Resolve(live.Release)
+	cold = cold || !s.inUse()[live.Dir]
 	switch {
 	case live.IsZero() && err != nil:
-		return Generation{}, fmt.Errorf("nothing is live yet: %w", err)
+		return Generation{}, "", fmt.Errorf("nothing is live yet: %w", err)
 	case live.IsZero():
-		return s.adopt(link, "the link "+s.o.Tree.current()+" leads to it")
-	case err == nil && link.Dir != live.Dir && !runs:
-		return s.adopt(link, "the link "+s.o.Tree.current()+" leads to it since superd was stopped; was "+live.String())
-	case gone != nil:
-		return s.lastGood(live, gone)
-	case err != nil:
-		s.tell(Event{Kind: "app.note", From: live, Reason: fmt.Sprintf("stays on %s: %v", live, err)})
-	case link.Dir != live.Dir:
-		s.tell(Event{Kind: "app.note", From: live, To: link, Reason: fmt.Sprintf("stays on %s, although the link leads to %s", live, link.Release)})
+		return s.adopt(link), fmt.Sprintf("%s is live from now on: the link leads to it", link.Release), nil
+	case err == nil && link.Dir != live.Dir && cold:
+		return s.adopt(link), fmt.Sprintf("%s is live from now on, and not %s: nothing ran when superd started, and the link leads to it",
+			link.Release, live.Release), nil
 	}
-	return live, nil
+	if _, gone := s.o.Tree.Resolve(live.Release); errors.Is(gone, fs.ErrNotExist) {
+		return s.lastGood(ctx, live, gone)
+	}
+	switch {
+	case err != nil:
+		word = fmt.Sprintf("stays on %s: %v", live, err)
+	case link.Dir != live.Dir:
+		word = fmt.Sprintf("stays on %s, which runs, although the link leads to %s", live, link.Release)
+	}
+	return live, word, nil
 }
 
 // linked is the release that the link current leads to, if it may be live.
@@ -210,29 +235,35 @@ func (s *Switcher) linked(ctx context.Context) (Generation, error) {
 	return g, nil
 }
 
-// lastGood is what to run when the live release was deleted.
-func (s *Switcher) lastGood(live Generation, gone error) (Generation, error) {
+// lastGood is what to run when the live release was deleted. The link that still
+// leads there is moved first: should superd end here, it is what the next one goes by.
+func (s *Switcher) lastGood(ctx context.Context, live Generation, gone error) (Generation, string, error) {
 	for _, g := range s.good() {
-		if at, err := s.o.Tree.Resolve(g.Release); err == nil && g.Release != live.Release {
-			return s.adopt(at, fmt.Sprintf("%s is gone", live))
+		at, err := s.o.Tree.Resolve(g.Release)
+		if err != nil || at.Dir == live.Dir {
+			continue
 		}
+		at.Number = g.Number
+		m := s.machine(ctx, Record{})
+		s.note("app.note", Record{From: live, To: at}, m.within(context.WithoutCancel(ctx), m.Limits.Link,
+			func(ctx context.Context) error { return s.o.Parts.Files.Point(ctx, live, at) }))
+		return s.adopt(at), fmt.Sprintf("%s is live from now on: %s is gone", at.Release, live.Release), nil
 	}
-	return live, fmt.Errorf("what is live is gone, and there is no good release to take instead: %w", gone)
+	return live, "", fmt.Errorf("%s is to be live and is gone, and there is no good release to take instead: %w", live, gone)
 }
 
 // adopt makes g what is to be live, as a new generation, before anything of it runs.
-func (s *Switcher) adopt(g Generation, why string) (Generation, error) {
-	was := s.Snapshot().Live
+func (s *Switcher) adopt(g Generation) Generation {
 	err := s.change(func(state *State) {
 		g.Number = state.Next
 		state.Next++
-		if !was.IsZero() && was.Release != g.Release {
-			state.Previous = was
+		if !state.Live.IsZero() && state.Live.Release != g.Release {
+			state.Previous = state.Live
 		}
 		state.Live = g
 	})
-	s.tell(Event{Kind: "app.note", From: was, To: g, Reason: fmt.Sprintf("%s is to be live: %s", g, why)})
-	return g, err
+	s.note("app.note", Record{To: g}, err)
+	return g
 }
 
 // good is the releases that were live and are not marked bad, last first.

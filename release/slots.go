@@ -26,8 +26,9 @@ type slots struct {
 }
 
 const (
-	slotSize = 64 << 10
-	slotHead = 4 + 4 + 8 + 4 // crc32c of all that follows, magic, sequence, length of the document
+	slotSize    = 64 << 10
+	slotHead    = 4 + 4 + 8 + 4 // crc32c of all that follows, magic, sequence, length of the document
+	maxDocument = slotSize - slotHead
 )
 
 const slotMagic = "sud1"
@@ -86,7 +87,7 @@ func makeSlots(path string) (*slots, []byte, error) {
 // store returns when document is safe on disk. After an error the last one still
 // is; the slot that failed is the next one to be written.
 func (s *slots) store(document []byte) error {
-	if len(document) > slotSize-slotHead {
+	if len(document) > maxDocument {
 		return fmt.Errorf("write %s: %d bytes are too many", s.file.Name(), len(document))
 	}
 	seq := s.seq + 1
@@ -139,7 +140,7 @@ func decodeSlot(slot []byte) (document []byte, seq uint64, ok bool) {
 		return nil, 0, false
 	}
 	length := binary.LittleEndian.Uint32(slot[16:])
-	if length > slotSize-slotHead {
+	if length > maxDocument {
 		return nil, 0, false
 	}
 	return slot[slotHead : slotHead+length], binary.LittleEndian.Uint64(slot[8:]), true

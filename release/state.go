@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -40,6 +41,7 @@ const maxMarks = 50
 // settle takes in how a switch ended. Doing it twice changes nothing.
 func (s *State) settle(r Record) {
 	if r.Verdict == Live {
+		s.Degraded = ""
 		delete(s.Bad, r.To.Release)
 		if r.From.Release != r.To.Release && !r.From.IsZero() {
 			s.Previous = r.From
@@ -52,7 +54,10 @@ func (s *State) settle(r Record) {
 		s.mark(r.To.Release, Mark{Reason: r.Cause, When: r.Ended})
 	}
 	if r.Verdict == Degraded {
-		s.Hold = &Hold{Reason: fmt.Sprintf("switch %s left the app degraded", r.ID), Since: r.Ended}
+		s.Degraded = fmt.Sprintf("switch %s failed (%s) and could not be taken back", r.ID, clip(r.Cause, maxLine))
+		if s.Hold == nil {
+			s.Hold = &Hold{Reason: s.Degraded, Since: r.Ended}
+		}
 	}
 	s.Live, s.Settled = r.Live, r.ID
 	s.Next = max(s.Next, r.To.Number+1)
@@ -62,13 +67,18 @@ func (s *State) mark(release string, m Mark) {
 	if s.Bad == nil {
 		s.Bad = map[string]Mark{}
 	}
+	m.Reason = clip(m.Reason, maxLine)
 	s.Bad[release] = m
-	if len(s.Bad) <= maxMarks {
-		return
+	if len(s.Bad) > maxMarks {
+		s.forget()
 	}
-	oldest := release
+}
+
+// forget drops the oldest mark.
+func (s *State) forget() {
+	oldest := ""
 	for name, other := range s.Bad {
-		if other.When.Before(s.Bad[oldest].When) {
+		if oldest == "" || other.When.Before(s.Bad[oldest].When) {
 			oldest = name
 		}
 	}
@@ -98,9 +108,15 @@ func OpenState(path string) (*StateFile, error) {
 	return f, err
 }
 
-// save returns when s is safe on disk; on an error what was there before is.
+// save returns when s is safe on disk; on an error what was there before is. If need
+// be it leaves out marks: names and reasons may be of bytes that take room in JSON.
 func (f *StateFile) save(s State) error {
 	document, err := json.Marshal(s)
+	for err == nil && len(document) > maxDocument && len(s.Bad) > 0 {
+		s.Bad = maps.Clone(s.Bad)
+		s.forget()
+		document, err = json.Marshal(s)
+	}
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 )
@@ -15,6 +16,8 @@ type Switcher struct {
 	o        Options
 	progress chan struct{}
 	begun    chan *running // has room for one, and there is never more
+
+	saving sync.Mutex // before mu
 
 	mu       sync.Mutex
 	state    State         // as it is on disk, or would be if that could be written
@@ -65,6 +68,9 @@ func NewSwitcher(o Options) *Switcher {
 		o: o, progress: make(chan struct{}, 1), begun: make(chan *running, 1),
 		state: o.State.first, settling: true, changed: make(chan struct{}),
 	}
+	for _, r := range append(o.History.Records(), o.Journal.Last()) { // should the state be lost
+		s.state.Next = max(s.state.Next, r.To.Number+1)
+	}
 	if o.Tree.Good == nil {
 		o.Tree.Good = s.good
 	}
@@ -75,8 +81,8 @@ func NewSwitcher(o Options) *Switcher {
 // is laid down, with nothing undone, and the next superd settles it.
 func (s *Switcher) Run(ctx context.Context) error {
 	defer s.close()
+	up := upkeep{s: s, cold: s.cold()}
 	s.settle(ctx)
-	up := upkeep{s: s}
 	for {
 		up.tend(ctx)
 		s.update(func() { s.settling = false })
@@ -165,11 +171,15 @@ func (s *Switcher) conclude(r Record) {
 // change changes the state and saves it. When it cannot be saved it is changed in
 // memory all the same: what really is wins over what could be written.
 func (s *Switcher) change(how func(*State)) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	how(&s.state)
+	state := s.state
+	state.Bad = maps.Clone(state.Bad)
 	s.wake()
-	return s.o.State.save(s.state)
+	s.mu.Unlock()
+	return s.o.State.save(state) // whoever asks how things stand does not wait for a disk
 }
 
 // update changes what others see.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,7 +66,7 @@ func (t *Tree) Check(ctx context.Context, from, to Generation) error {
 		return err
 	}
 	if where != "" && where != to.Dir && !from.IsZero() && where != from.Dir {
-		return t.moved(where)
+		return fmt.Errorf("%w, neither at %s nor at %s", t.moved(where), from.Release, to.Release)
 	}
 	if t.Test == nil {
 		return nil
@@ -95,7 +97,7 @@ func (t *Tree) Finish(ctx context.Context, from, to Generation) error {
 	for i := range spares {
 		_ = os.Remove(t.spareName(i)) // the next Prepare makes them anew
 	}
-	return errors.Join(hook, t.prune(from, to))
+	return errors.Join(hook, t.prune(ctx, from, to))
 }
 
 func (t *Tree) hook(ctx context.Context, when string, h Hook, from, to Generation) error {
@@ -146,7 +148,7 @@ func (t *Tree) Resolve(name string) (Generation, error) {
 	if err != nil {
 		return Generation{}, fmt.Errorf("release %q: %w", name, err)
 	}
-	if filepath.Dir(dir) != base {
+	if filepath.Dir(dir) != base || strings.HasPrefix(filepath.Base(dir), ".") {
 		return Generation{}, fmt.Errorf("release %q leads to %s, which is not a release in %s", name, dir, base)
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
@@ -157,8 +159,8 @@ func (t *Tree) Resolve(name string) (Generation, error) {
 
 // entry is the name of the directory entry that name stands for.
 func (t *Tree) entry(name string) (string, error) {
-	if name == "" || strings.ContainsRune(name, 0) {
-		return "", errors.New("is not a name")
+	if name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return "", errors.New("is not a name") // it could not be told or written down as it is
 	}
 	if slices.Contains(strings.Split(name, "/"), "..") {
 		return "", errors.New("leads upwards (..)")
@@ -168,7 +170,8 @@ func (t *Tree) entry(name string) (string, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(t.Root, path)
 		}
-		if filepath.Dir(path) != filepath.Clean(t.releases()) {
+		dir := filepath.Dir(path)
+		if real, err := filepath.EvalSymlinks(t.releases()); dir != filepath.Clean(t.releases()) && (err != nil || dir != real) {
 			return "", fmt.Errorf("is not a release in %s", t.releases())
 		}
 		name = filepath.Base(path)
