@@ -26,11 +26,14 @@ type Child struct {
 	proc     *client.Child
 	note     note
 	output   *output.Stream
+	made     time.Time // as Born, but by the clock that nobody can set
+	adopted  bool      // an earlier superd started it
 
-	end     chan client.Exit // from the keeper, at most one
-	exited  chan struct{}
-	exit    Exit // valid once exited is closed
-	adopted bool // an earlier superd started it
+	end    chan client.Exit // from the keeper, at most one
+	exited chan struct{}
+	exit   Exit // valid once exited is closed
+
+	more chan time.Duration // how much more time it asks for
 
 	mu     sync.Mutex
 	ready  chan struct{}
@@ -40,19 +43,27 @@ type Child struct {
 	killed bool      // superd asked for SIGKILL
 }
 
-func newChild(c *Children, k *client.Child, log string) *Child {
-	n := unpackNote(k.Note, k.Slot)
-	if log == "" {
-		log = n.Log
-	}
+func newChild(c *Children, k *client.Child, n note) *Child {
 	return &Child{
-		children: c, proc: k, note: n,
-		output: c.output.Attach(n.Name, log, k.Out),
+		children: c, proc: k, note: n, made: time.Now(),
+		output: c.output.Attach(n.Name, n.Log, k.Out),
 		end:    make(chan client.Exit, 1),
 		exited: make(chan struct{}),
+		more:   make(chan time.Duration, 1),
 		ready:  make(chan struct{}),
 	}
 }
+
+// adopt makes it a child of an earlier superd, who told it to stop at told, or
+// not. Both times come from a clock that may have been set since.
+func (c *Child) adopt(told time.Time) {
+	c.adopted, c.told = true, told
+	c.made = c.made.Add(-max(0, time.Since(c.proc.Born)))
+	c.output.Recall()
+}
+
+// is tells whether e is the end of this life.
+func (c *Child) is(e client.Exit) bool { return c.proc.PID == e.PID && c.proc.Start == e.Start }
 
 // Name is what people call it.
 func (c *Child) Name() string { return c.note.Name }
@@ -71,6 +82,15 @@ func (c *Child) Born() time.Time { return c.proc.Born }
 
 // Exited is closed when the main process has ended and its output is stored.
 func (c *Child) Exited() <-chan struct{} { return c.exited }
+
+func (c *Child) hasExited() bool {
+	select {
+	case <-c.exited:
+		return true
+	default:
+		return false
+	}
+}
 
 // Exit is how it ended; valid once Exited is closed.
 func (c *Child) Exit() Exit { return c.exit }
@@ -104,9 +124,10 @@ func (c *Child) Acknowledge() error {
 	default:
 		return fmt.Errorf("acknowledge %s: it lives", c.Name())
 	}
+	err := c.children.keeper.Acknowledge(c.proc.Slot, c.proc.PID)
+	c.children.ledger.gone(c.proc.PID, c.proc.Start) // only now: an exit that is still to be told needs what the ledger knows
 	c.children.forget(c)
-	c.children.ledger.gone(c.proc.PID, c.proc.Start)
-	return errors.Join(c.children.keeper.Acknowledge(c.proc.Slot, c.proc.PID), c.proc.Pidfd.Close(), c.proc.Out.Close())
+	return errors.Join(err, c.proc.Pidfd.Close(), c.proc.Out.Close())
 }
 
 // Signal sends sig to the main process, by pidfd. A process that is gone already
@@ -126,25 +147,23 @@ func (c *Child) Signal(sig syscall.Signal) error {
 
 // Stop sends sig once to the main process, waits timeout for its end, and then
 // kills the whole tree until it is empty. A child that has been told before, by
-// this superd or an earlier one, is not told again and its time counts from then.
-// Closing now cuts the wait short. When ctx ends Stop returns ctx's error and
-// does nothing more: the child goes on stopping.
+// this superd or an earlier one, is not told again and its time counts from then;
+// it may ask for more by EXTEND_TIMEOUT_USEC. What the main process leaves behind
+// when it ends in time, a program behind a shell for one, gets sig too and what is
+// left of the time. Closing now cuts the wait short. When ctx ends Stop returns
+// ctx's error and does nothing more: the child goes on stopping.
 // The bool tells that it had to be killed.
 func (c *Child) Stop(ctx context.Context, sig syscall.Signal, timeout time.Duration, now <-chan struct{}) (Exit, bool, error) {
 	if err := c.tell(sig); err != nil {
 		return Exit{}, false, err
 	}
-	var late <-chan time.Time
-	if timeout != Forever {
-		late = time.After(time.Until(c.Told().Add(timeout)))
+	end := c.deadline(timeout)
+	inTime, err := c.leaves(ctx, &end, now)
+	if err != nil {
+		return Exit{}, false, err
 	}
-	select {
-	case <-c.exited:
-		return c.exit, false, nil
-	case <-ctx.Done():
-		return Exit{}, false, context.Cause(ctx)
-	case <-late:
-	case <-now:
+	if inTime {
+		return c.exit, false, c.endRest(ctx, sig, end, now)
 	}
 	if err := c.KillTree(ctx); err != nil {
 		return Exit{}, true, err
@@ -163,12 +182,80 @@ func (c *Child) Stop(ctx context.Context, sig syscall.Signal, timeout time.Durat
 func (c *Child) tell(sig syscall.Signal) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.told.IsZero() {
+	if !c.told.IsZero() || c.hasExited() {
 		return nil
 	}
 	c.told = time.Now()
 	c.children.ledger.tell(c.proc.PID, c.proc.Start, c.told)
 	return c.Signal(sig)
+}
+
+// deadline is when the time of a child that was told is over; zero: never. A clock
+// that was set back meanwhile does not make it longer than timeout from now.
+func (c *Child) deadline(timeout time.Duration) time.Time {
+	if timeout == Forever {
+		return time.Time{}
+	}
+	left := timeout
+	if told := c.Told(); !told.IsZero() {
+		left = min(timeout, timeout-time.Since(told))
+	}
+	return time.Now().Add(left)
+}
+
+// leaves waits for the end of the main process. It is false when the time was over
+// first.
+func (c *Child) leaves(ctx context.Context, end *time.Time, now <-chan struct{}) (bool, error) {
+	for {
+		select {
+		case <-c.exited:
+			return true, nil
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case more := <-c.more:
+			if later := time.Now().Add(more); !end.IsZero() && later.After(*end) {
+				*end = later
+			}
+		case <-after(*end):
+			return false, nil
+		case <-now:
+			return false, nil
+		}
+	}
+}
+
+// endRest tells what the main process has left behind to go, once, and kills what
+// is there still at the end. Nobody reports the ends of these, so they are waited
+// for in short steps.
+func (c *Child) endRest(ctx context.Context, sig syscall.Signal, end time.Time, now <-chan struct{}) error {
+	rest, err := c.rest()
+	if err != nil || len(rest) == 0 {
+		return err
+	}
+	defer rest.release()
+	if err := rest.signal(sig); err != nil {
+		return fmt.Errorf("stop what %s has left behind: %w", c.Name(), err)
+	}
+	late := after(end)
+	for !rest.waitGone(50 * time.Millisecond) {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-late:
+			return c.KillTree(ctx)
+		case <-now:
+			return c.KillTree(ctx)
+		default:
+		}
+	}
+	return c.KillTree(ctx) // finds nobody, or who was born meanwhile
+}
+
+func after(end time.Time) <-chan time.Time {
+	if end.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(end))
 }
 
 // heard takes a message of the child's own.
@@ -181,6 +268,13 @@ func (c *Child) heard(m notify.Message) {
 	if m.Ready && !c.isUp {
 		c.isUp = true
 		close(c.ready)
+	}
+	if m.Extend > 0 {
+		select {
+		case <-c.more: // the latest word counts
+		default:
+		}
+		c.more <- m.Extend
 	}
 }
 
@@ -196,8 +290,9 @@ func (c *Child) tend() {
 		c.output.Finish()
 		moving.Wait()
 		c.mu.Lock()
-		c.exit = Exit{Status: e.Status, Failure: e.Failure, At: e.At, Ran: e.At.Sub(c.proc.Born), Killed: c.killed}
+		killed := c.killed && e.Status.Signaled() && e.Status.Signal() == unix.SIGKILL
 		c.mu.Unlock()
+		c.exit = Exit{Status: e.Status, Failure: e.Failure, At: e.At, Ran: max(0, e.At.Sub(c.proc.Born)), Killed: killed}
 		close(c.exited)
 	case <-c.children.stopped:
 		cancel()

@@ -7,12 +7,14 @@ package supervisor
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"superd/supervisor/keeper/client"
 	"superd/supervisor/notify"
@@ -37,14 +39,20 @@ type Children struct {
 	output *output.Store
 	log    *slog.Logger
 
+	starts  pace           // a ceiling over all starts
 	tending sync.WaitGroup // one goroutine per child, see Child.tend
 	stopped chan struct{}  // closed when Run ends: the tending goroutines let go
 
 	mu    sync.Mutex
-	kids  map[string]*Child // by slot
-	first []*Child          // those found at Open
+	left  bool                   // stopped is closed
+	kids  map[string]*Child      // by slot
+	early map[string]client.Exit // by slot; of children that Start does not know yet
+	first []*Child               // those found at Open
 	held  map[string]*os.File
 }
+
+// No more than this many starts a second, after as many at once.
+const startsPerSecond = 200
 
 // Open claims the fleet from the keeper. What lives, or has ended unnoticed, is
 // in Adopted; nothing is delivered before Run.
@@ -59,21 +67,23 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 	}
 	c := &Children{
 		keeper: keeper, ledger: l, notify: o.Notify, output: o.Output, log: o.Log,
-		stopped: make(chan struct{}), kids: map[string]*Child{}, held: keeper.Held(),
+		starts:  pace{every: time.Second / startsPerSecond, burst: startsPerSecond},
+		stopped: make(chan struct{}), kids: map[string]*Child{}, early: map[string]client.Exit{}, held: keeper.Held(),
 	}
 	for _, k := range keeper.Children() {
-		ch := c.add(k, "")
-		ch.told, ch.adopted = l.told(k.PID, k.Start), true
+		ch := newChild(c, k, unpackNote(k.Note, k.Slot))
+		ch.adopt(l.told(k.PID, k.Start))
+		c.add(ch)
 		c.first = append(c.first, ch)
 	}
-	return c, l.compact(c.first)
+	l.compact(c.first)
+	return c, nil
 }
 
-// Run delivers exits, output and readiness until ctx ends or another superd takes
-// the fleet over. The children live on.
+// Run delivers exits and readiness until ctx ends or another superd takes the
+// fleet over. The children live on.
 func (c *Children) Run(ctx context.Context) error {
-	defer c.tending.Wait()
-	defer close(c.stopped)
+	defer c.letGo()
 	var hears sync.WaitGroup
 	defer hears.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -86,7 +96,8 @@ func (c *Children) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-c.keeper.Fenced():
-			return client.ErrStale
+			c.letGo() // before the other one begins: two writers would spoil a file
+			return errors.Join(client.ErrStale, c.keeper.Yield())
 		case exit, ok := <-c.keeper.Exits():
 			if !ok {
 				return client.ErrClosed
@@ -96,8 +107,20 @@ func (c *Children) Run(ctx context.Context) error {
 	}
 }
 
+// letGo ends the tending of all children and waits until no output is moved.
+func (c *Children) letGo() {
+	c.mu.Lock()
+	if !c.left {
+		c.left = true
+		close(c.stopped)
+	}
+	c.mu.Unlock()
+	c.tending.Wait()
+}
+
 // Close gives the fleet back. Children are not touched.
 func (c *Children) Close() error {
+	c.letGo()
 	return errors.Join(c.ledger.Close(), c.keeper.Close())
 }
 
@@ -106,12 +129,16 @@ func (c *Children) Close() error {
 // that can't be executed arrives as an Exit with a Failure.
 // ErrSlotTaken tells that a child of that slot lives or is not acknowledged.
 func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
-	note, err := packNote(s)
+	if err := c.starts.wait(ctx); err != nil {
+		return nil, fmt.Errorf("start %s: %w", s.Name, err)
+	}
+	n := note{Name: s.Name, Mark: rand.Text(), Log: s.Log, Own: s.Note}
+	packed, err := n.pack()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	k, err := c.keeper.Spawn(ctx, client.Spec{
-		Slot: s.Slot, Note: note, Argv: s.Argv, Env: append(s.Env[:len(s.Env):len(s.Env)], slotMark+s.Slot),
+		Slot: s.Slot, Note: packed, Argv: s.Argv, Env: s.environ(n.Mark),
 		Dir: s.Dir, UID: s.User.UID, GID: s.User.GID, Groups: s.User.Groups,
 		Umask: s.Umask, Nice: s.Nice, Limits: s.Limits, Files: s.Files,
 	})
@@ -119,7 +146,8 @@ func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	c.ledger.born(k.Slot, k.PID, k.Start)
-	ch := c.add(k, s.Log)
+	ch := newChild(c, k, n)
+	c.add(ch)
 	if err := k.Open(); err != nil {
 		return ch, fmt.Errorf("start %s: open its gate: %w", s.Name, err)
 	}
@@ -187,21 +215,29 @@ func (c *Children) NotifySocket() string {
 	return c.notify.Path()
 }
 
-func (c *Children) add(k *client.Child, log string) *Child {
-	ch := newChild(c, k, log)
+// add makes a child known, with its end if that came before.
+func (c *Children) add(ch *Child) {
 	c.mu.Lock()
-	c.kids[k.Slot] = ch
-	c.mu.Unlock()
-	c.tending.Go(ch.tend)
-	return ch
+	defer c.mu.Unlock()
+	c.kids[ch.proc.Slot] = ch
+	if e, ok := c.early[ch.proc.Slot]; ok && ch.is(e) {
+		delete(c.early, ch.proc.Slot)
+		ch.end <- e
+	}
+	if !c.left {
+		c.tending.Go(ch.tend)
+	}
 }
 
+// ended gives an exit to its child. It may be told twice, and it may be told of a
+// child that Start has made and not added yet.
 func (c *Children) ended(e client.Exit) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	ch := c.kids[e.Slot]
-	c.mu.Unlock()
-	if ch == nil || ch.proc.PID != e.PID || ch.proc.Start != e.Start {
-		return // told twice: exits come at least once
+	if ch == nil || !ch.is(e) {
+		c.early[e.Slot] = e
+		return
 	}
 	select {
 	case ch.end <- e:

@@ -1,10 +1,11 @@
 package supervisor
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -26,11 +27,15 @@ type ledger struct {
 	log  *slog.Logger
 	path string
 
+	boot string
+
 	mu    sync.Mutex
 	file  *os.File
 	tolds map[identity]time.Time
 	live  map[identity]line
-	bad   bool // the last write failed, and was told
+	bad   bool  // the last write failed, and was told
+	torn  bool  // the file may end in the middle of a line
+	limit int64 // a file this long is rewritten
 }
 
 type identity struct {
@@ -48,12 +53,15 @@ type line struct {
 }
 
 const (
-	ledgerRoom    = 1 << 20 // bytes allocated in advance
-	ledgerCompact = ledgerRoom / 2
+	ledgerRoom  = 1 << 20 // bytes allocated in advance
+	ledgerLimit = ledgerRoom / 2
 )
 
 func openLedger(path string, log *slog.Logger) (*ledger, error) {
-	l := &ledger{log: log, path: path, tolds: map[identity]time.Time{}, live: map[identity]line{}}
+	l := &ledger{
+		log: log, path: path, boot: bootID(), limit: ledgerLimit,
+		tolds: map[identity]time.Time{}, live: map[identity]line{},
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
@@ -70,16 +78,16 @@ func openLedger(path string, log *slog.Logger) (*ledger, error) {
 }
 
 // replay takes what was written in this boot; PIDs of another one mean nothing. A
-// torn last line is what a crash leaves and is passed over.
+// line that makes no sense is what a crash or a full disk has torn, and is passed
+// over.
 func (l *ledger) replay(b []byte) {
-	boot := bootID()
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for lines.Scan() {
+	for text := range bytes.Lines(b) {
 		var x line
-		if json.Unmarshal(lines.Bytes(), &x) == nil && x.Boot == boot {
+		if json.Unmarshal(text, &x) == nil && x.Boot == l.boot {
 			l.apply(x)
 		}
 	}
+	l.torn = len(b) > 0 && b[len(b)-1] != '\n'
 }
 
 func (l *ledger) apply(x line) {
@@ -114,9 +122,9 @@ func (l *ledger) told(pid int, start uint64) time.Time {
 }
 
 func (l *ledger) add(x line, sync bool) {
-	x.Boot = bootID()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	x.Boot = l.boot
 	l.apply(x)
 	err := l.write(x)
 	if err == nil && sync {
@@ -126,39 +134,54 @@ func (l *ledger) add(x line, sync bool) {
 		l.log.Error("ledger of births cannot be written; going on without it", "path", l.path, "error", err)
 	}
 	l.bad = err != nil
-	if size, err := l.file.Seek(0, 2); err == nil && size > ledgerCompact && len(l.live) < 1000 {
-		if err := l.rewrite(); err != nil {
-			l.log.Error("ledger of births cannot be compacted", "path", l.path, "error", err)
-		}
+	if size, err := l.file.Seek(0, io.SeekEnd); err == nil && size > l.limit {
+		l.shrink()
 	}
 }
 
+// write begins on a line of its own, whatever a failure has left before it.
 func (l *ledger) write(x line) error {
 	b, err := json.Marshal(x)
 	if err != nil {
 		return err
 	}
-	_, err = l.file.Write(append(b, '\n'))
+	b = append(b, '\n')
+	if l.torn {
+		b = append([]byte{'\n'}, b...)
+	}
+	_, err = l.file.Write(b)
+	l.torn = err != nil
 	return err
 }
 
 // compact forgets everything but the children that are there.
-func (l *ledger) compact(there []*Child) error {
+func (l *ledger) compact(there []*Child) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	live, tolds := map[identity]line{}, map[identity]time.Time{}
 	for _, c := range there {
 		id := identity{c.proc.PID, c.proc.Start}
-		live[id] = line{Event: "born", Boot: bootID(), Slot: c.proc.Slot, PID: id.PID, Start: id.Start, At: c.proc.Born}
+		live[id] = line{Event: "born", Boot: l.boot, Slot: c.proc.Slot, PID: id.PID, Start: id.Start, At: c.proc.Born}
 		if at, ok := l.tolds[id]; ok {
 			tolds[id] = at
 		}
 	}
 	l.live, l.tolds = live, tolds
+	l.shrink()
+}
+
+// shrink rewrites the file without those who are gone. The next time is when it
+// has grown by half a room again: a failure is not repeated at every line, and a
+// thousand children that live are not written anew for each birth.
+func (l *ledger) shrink() {
 	if err := l.rewrite(); err != nil {
 		l.log.Error("ledger of births cannot be compacted", "path", l.path, "error", err)
 	}
-	return nil
+	size, err := l.file.Seek(0, io.SeekEnd)
+	if err != nil {
+		size = l.limit
+	}
+	l.limit = size + ledgerLimit
 }
 
 // rewrite puts a new file in place of the old one; either is whole at any time.
@@ -167,23 +190,21 @@ func (l *ledger) rewrite() error {
 	if err != nil {
 		return err
 	}
-	old := l.file
-	l.file = fresh
+	old, torn := l.file, l.torn
+	l.file, l.torn = fresh, false
 	err = l.fill()
 	if err == nil {
 		err = os.Rename(l.path+".new", l.path)
 	}
 	if err != nil {
-		l.file = old
-		_ = fresh.Close() // nothing of worth is in it
-		return err
+		l.file, l.torn = old, torn
+		return errors.Join(err, fresh.Close(), os.Remove(l.path+".new"))
 	}
-	_ = old.Close() // replaced
-	return nil
+	return errors.Join(old.Close(), syncDir(filepath.Dir(l.path)))
 }
 
 func (l *ledger) fill() error {
-	if err := unix.Fallocate(int(l.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, ledgerRoom); err != nil && err != unix.EOPNOTSUPP {
+	if err := unix.Fallocate(int(l.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, ledgerRoom); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return err
 	}
 	for id, x := range l.live {
@@ -197,6 +218,14 @@ func (l *ledger) fill() error {
 		}
 	}
 	return l.file.Sync()
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Close closes the file.

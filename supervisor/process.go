@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -57,7 +58,8 @@ type Policy struct {
 	Backoff Backoff
 	Planned []int // exit codes that are no failure
 	// Proof returns when the child has proved itself, or why it never will. It is
-	// cancelled when the child ends. See Alive, Notified and Wrote.
+	// cancelled when the child ends. See Alive, Notified and Wrote; nil is proof
+	// enough that it was started.
 	Proof       func(context.Context, *Child) error
 	StopSignal  syscall.Signal
 	StopTimeout time.Duration
@@ -71,7 +73,7 @@ type ProcessEvent struct {
 	Exit     *Exit  // set when this event is the end of a life
 	Planned  bool   // the end was asked for, or is one of the planned exits
 	Proved   bool   // that life had proved itself
-	Err      error  // why it could not start or did not prove itself
+	Err      error  // why it could not start, did not prove itself or can't be ended
 }
 
 // A Process keeps one child alive. One goroutine, in Run, owns its life; the
@@ -88,14 +90,21 @@ type Process struct {
 
 	mu       sync.Mutex
 	wanted   want
-	again    bool // a restart is asked for
-	kill     chan struct{}
+	asked    int  // restarts that were asked for
+	obeyed   int  // those that the present life is younger than
+	hurry    bool // the pause between two lives is to be cut short
+	making   bool // a child is being made
 	state    State
+	changed  chan struct{} // closed at the next change of state, then made anew
 	child    *Child
 	up       chan struct{} // closed when the present life has proved itself
+	kill     chan struct{} // closed when the stop of the present life is to be cut short
+	isKill   bool
 	since    time.Time
 	restarts int
 	last     *Exit
+
+	fails int // failures in a row; only Run touches it
 }
 
 type want string
@@ -110,14 +119,19 @@ const (
 // respawn runs what is committed then, not what was at the first start. hear is
 // called from Run, in order, and must not block.
 func NewProcess(c *Children, name string, p Policy, spec func(context.Context) (Spec, error), hear func(ProcessEvent)) *Process {
+	if p.Proof == nil {
+		p.Proof = func(context.Context, *Child) error { return nil }
+	}
 	return &Process{
 		name: name, children: c, policy: p, spec: spec, hear: hear,
-		wake: make(chan struct{}, 1), gone: make(chan struct{}), kill: make(chan struct{}),
-		wanted: wantUp, state: Stopped, up: make(chan struct{}), since: time.Now(),
+		wake: make(chan struct{}, 1), gone: make(chan struct{}), changed: make(chan struct{}),
+		up: make(chan struct{}), kill: make(chan struct{}),
+		wanted: wantUp, state: Stopped, since: time.Now(),
 	}
 }
 
-// Adopt goes on with a child of an earlier superd. Call it before Run.
+// Adopt goes on with a child of an earlier superd, also with its stop if it was
+// told to go. Call it before Run.
 func (p *Process) Adopt(c *Child) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,9 +141,9 @@ func (p *Process) Adopt(c *Child) {
 // Run keeps the process as wanted. It returns nil once the process is retired and
 // gone, and ctx's error when ctx ends first: then the child lives on.
 func (p *Process) Run(ctx context.Context) error {
-	fails := 0
 	for {
 		child, err := p.begin(ctx)
+		var pause time.Duration
 		switch {
 		case errors.Is(err, errGone):
 			close(p.gone)
@@ -137,16 +151,17 @@ func (p *Process) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
+			p.fails++
+			pause = p.policy.Backoff.Pause(p.fails)
 			p.move(Backing, ProcessEvent{Err: err})
-			fails++
 		default:
-			proved, err := p.live(ctx, child)
+			l, err := p.live(ctx, child)
 			if err != nil {
 				return err
 			}
-			fails = p.after(child, proved, fails)
+			pause = p.after(child, l)
 		}
-		p.pause(ctx, fails)
+		p.pause(ctx, pause)
 	}
 }
 
@@ -157,8 +172,10 @@ func (p *Process) begin(ctx context.Context) (*Child, error) {
 	for {
 		p.mu.Lock()
 		wanted, adopted := p.wanted, p.child
-		if wanted == wantUp {
-			p.again = false
+		if adopted == nil && wanted == wantUp {
+			// Before the specification is asked for: who asks for a restart after this
+			// gets a life that has seen what he changed.
+			p.making, p.obeyed, p.hurry = true, p.asked, false
 		}
 		p.mu.Unlock()
 		switch {
@@ -180,154 +197,198 @@ func (p *Process) begin(ctx context.Context) (*Child, error) {
 }
 
 func (p *Process) spawn(ctx context.Context) (*Child, error) {
+	var c *Child
 	s, err := p.spec(ctx)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		c, err = p.children.Start(ctx, s)
 	}
-	c, err := p.children.Start(ctx, s)
+	p.mu.Lock()
+	p.making = false
+	p.child = c
+	if !p.ends() {
+		p.kill, p.isKill = make(chan struct{}), false
+	}
+	p.mu.Unlock()
 	if c == nil {
 		return nil, err
 	}
-	p.mu.Lock()
-	p.child, p.since = c, time.Now()
-	p.mu.Unlock()
-	p.move(Starting, ProcessEvent{Child: c})
-	return c, nil // an unopened gate shows as an exit with status 111
+	p.move(Starting, ProcessEvent{Child: c, Err: err}) // a gate that did not open shows as an exit with status 111
+	return c, nil
 }
 
-// live is one life: until the child has ended. It tells whether it proved itself.
-func (p *Process) live(ctx context.Context, c *Child) (proved bool, err error) {
+// ends tells whether a life that is, or is being made, is not to last. The caller
+// holds p.mu.
+func (p *Process) ends() bool { return p.wanted != wantUp || p.asked > p.obeyed }
+
+// A life is what became of one child while it lived.
+type life struct {
+	proved bool
+	failed error // why it did not prove itself and was ended for that
+}
+
+// live is one life: until the child has ended. The error is that ctx ended first.
+func (p *Process) live(ctx context.Context, c *Child) (life, error) {
 	pctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	proof := make(chan error, 1)
 	var proving sync.WaitGroup
 	defer proving.Wait()
 	defer cancel()
 	proving.Go(func() { proof <- p.policy.Proof(pctx, c) })
+	var l life
 	for {
+		if s, leave := p.leaving(c); leave {
+			cancel()
+			p.move(s, ProcessEvent{Child: c, Proved: l.proved})
+			return l, p.stop(ctx, c)
+		}
 		select {
 		case <-ctx.Done():
-			return proved, context.Cause(ctx)
+			return l, context.Cause(ctx)
 		case <-c.Exited():
-			return proved, nil
+			cancel()
+			proving.Wait()
+			select {
+			case err := <-proof: // it may have proved itself and ended before we looked
+				l.proved = p.judge(c, err)
+			default:
+			}
+			return l, nil
 		case err := <-proof:
-			proof = nil
-			if err != nil && !p.ended(c) {
-				p.move(Stopping, ProcessEvent{Child: c, Err: err})
-				return false, p.stop(ctx, c)
+			l.proved = p.judge(c, err)
+			if l.proved || c.hasExited() {
+				continue
 			}
-			if err == nil {
-				proved = true
-				p.prove(c)
-			}
+			l.failed = err
+			p.move(Stopping, ProcessEvent{Child: c, Err: err})
+			return l, p.stop(ctx, c)
 		case <-p.wake:
-			if s, leave := p.leaving(); leave {
-				p.move(s, ProcessEvent{Child: c})
-				return proved, p.stop(ctx, c)
-			}
 		}
 	}
 }
 
-func (p *Process) ended(c *Child) bool {
-	select {
-	case <-c.Exited():
-		return true
-	default:
+// judge takes note of what the proof said.
+func (p *Process) judge(c *Child, err error) bool {
+	if err != nil || c.hasExited() && c.Exit().Failure != "" {
 		return false
 	}
+	p.mu.Lock()
+	close(p.up)
+	p.mu.Unlock()
+	p.move(Running, ProcessEvent{Child: c, Proved: true})
+	return true
 }
 
 // leaving tells whether the present life is to end, and as what.
-func (p *Process) leaving() (State, bool) {
+func (p *Process) leaving(c *Child) (State, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case c.hasExited():
+		return "", false
 	case p.wanted == wantGone:
 		return Draining, true
-	case p.wanted == wantDown, p.again:
+	case p.ends(), !c.Told().IsZero():
 		return Stopping, true
 	}
 	return "", false
 }
 
-// stop ends the child as the policy says. While it drains, Retire after Stop only
-// changes the name of the state, and Kill cuts the wait short.
+// stop ends the child as the policy says. Retire meanwhile only changes the name
+// of the state, and Kill cuts the wait short.
 func (p *Process) stop(ctx context.Context, c *Child) error {
 	p.mu.Lock()
 	now := p.kill
 	p.mu.Unlock()
-	_, killed, err := c.Stop(ctx, p.policy.StopSignal, p.policy.StopTimeout, now)
-	if err != nil && killed && ctx.Err() == nil {
-		p.move(Unkillable, ProcessEvent{Child: c, Err: err})
-	}
-	select {
-	case <-c.Exited():
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	over := make(chan error, 1)
+	var stopping sync.WaitGroup
+	defer stopping.Wait()
+	stopping.Go(func() {
+		_, _, err := c.Stop(ctx, p.policy.StopSignal, p.policy.StopTimeout, now)
+		over <- err
+	})
+	for {
+		select {
+		case err := <-over:
+			if err != nil && ctx.Err() == nil {
+				p.move(Unkillable, ProcessEvent{Child: c, Err: err})
+			}
+			select {
+			case <-c.Exited():
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		case <-p.wake:
+			if s, leave := p.leaving(c); leave && s == Draining {
+				p.move(Draining, ProcessEvent{Child: c})
+			}
+		}
 	}
 }
 
-// after takes note of an end and counts failures in a row.
-func (p *Process) after(c *Child, proved bool, fails int) int {
+// after takes note of an end, counts failures in a row and tells how long to wait
+// before the next life. The first life after one that had proved itself, or that
+// ended as planned, comes at once.
+func (p *Process) after(c *Child, l life) time.Duration {
 	exit := c.Exit()
-	asked := !c.Told().IsZero() || exit.Killed
-	planned := asked || exit.Planned(p.policy.Planned)
-	ended := ProcessEvent{Child: c, Exit: &exit, Planned: planned, Proved: proved}
-	err := c.Acknowledge()
-	p.mu.Lock()
-	p.child, p.last, p.up = nil, &exit, make(chan struct{})
-	p.restarts++
-	if !asked && (p.policy.Restart == Never || p.policy.Restart == Unexpected && planned) && p.wanted == wantUp {
-		p.wanted = wantDown
+	asked := l.failed == nil && (!c.Told().IsZero() || exit.Killed)
+	planned := asked || l.failed == nil && exit.Planned(p.policy.Planned)
+	ended := ProcessEvent{Child: c, Exit: &exit, Planned: planned, Proved: l.proved, Err: l.failed}
+	if err := c.Acknowledge(); err != nil {
+		ended.Err = errors.Join(ended.Err, fmt.Errorf("acknowledge the exit of %s: %w", p.name, err))
 	}
-	next := Backing
-	if p.wanted != wantUp {
-		next = Stopped
-	}
-	p.mu.Unlock()
-	if err != nil {
-		ended.Err = fmt.Errorf("acknowledge the exit of %s: %w", p.name, err)
-	}
+	next := p.release(&exit, asked, planned)
 	p.move(next, ended)
 	switch {
-	case asked, planned && proved:
+	case asked, planned && l.proved:
+		p.fails = 0
 		return 0
 	case exit.Ran >= p.policy.Backoff.ResetAfter:
-		return 1
+		p.fails = 0
 	}
-	return fails + 1
+	p.fails++
+	if l.proved {
+		return p.policy.Backoff.Pause(p.fails - 1)
+	}
+	return p.policy.Backoff.Pause(p.fails)
 }
 
-// pause waits between two lives. The first life after a healthy one comes at once.
-func (p *Process) pause(ctx context.Context, fails int) {
-	if fails == 0 {
+// release lets go of a child that has ended and tells the state that follows.
+func (p *Process) release(exit *Exit, asked, planned bool) State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.child, p.last, p.up = nil, exit, make(chan struct{})
+	if !asked && p.wanted == wantUp && (p.policy.Restart == Never || p.policy.Restart == Unexpected && planned) {
+		p.wanted = wantDown
+	}
+	if p.wanted != wantUp {
+		return Stopped
+	}
+	p.restarts++
+	return Backing
+}
+
+// pause waits between two lives.
+func (p *Process) pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
 		return
 	}
-	over := time.After(p.policy.Backoff.Pause(fails))
+	over := time.After(d)
 	for {
+		p.mu.Lock()
+		cut := p.hurry || p.wanted != wantUp
+		p.mu.Unlock()
+		if cut {
+			return
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-over:
 			return
 		case <-p.wake:
-			p.mu.Lock()
-			cut := p.again || p.wanted != wantUp
-			p.mu.Unlock()
-			if cut {
-				return
-			}
 		}
 	}
-}
-
-func (p *Process) prove(c *Child) {
-	p.mu.Lock()
-	close(p.up)
-	p.mu.Unlock()
-	p.move(Running, ProcessEvent{Child: c, Proved: true})
 }
 
 // move changes the state. A move that the table does not have is a mistake of
@@ -335,25 +396,22 @@ func (p *Process) prove(c *Child) {
 func (p *Process) move(to State, e ProcessEvent) {
 	p.mu.Lock()
 	e.Process, e.From, e.To = p, p.state, to
-	if p.state == to && e.Exit == nil && e.Err == nil {
+	switch {
+	case p.state == to && e.Exit == nil && e.Err == nil:
 		p.mu.Unlock()
 		return
-	}
-	if p.state != to && !contains(p.state.moves(), to) {
+	case p.state == to:
+	case !slices.Contains(p.state.moves(), to):
 		e.Err = errors.Join(e.Err, fmt.Errorf("%s: impossible move from %s to %s", p.name, p.state, to))
 		e.To = p.state
-	} else {
+	default:
 		p.state = to
+		if to != Running || !e.Child.adopted { // since when an adopted one runs is not known; it is older than this superd
+			p.since = time.Now()
+		}
+		close(p.changed)
+		p.changed = make(chan struct{})
 	}
 	p.mu.Unlock()
 	p.hear(e)
-}
-
-func contains(all []State, s State) bool {
-	for _, x := range all {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }

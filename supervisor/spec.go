@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
+	"strings"
 
 	"superd/supervisor/keeper/client"
 )
@@ -83,23 +85,38 @@ func number(id string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// slotMark in the environment tells whose a process is, also after it has left
-// its parent and its session.
-const slotMark = "SUPERD_SLOT="
+// Every process of a child's tree is born with these in its environment. The mark
+// is made anew for each life, so that neither the next life in the slot nor a
+// second superd on the machine is ever taken for this one.
+const (
+	markName = "SUPERD_CHILD="
+	slotName = "SUPERD_SLOT="
+)
 
 // A note is what the keeper holds beside a child for the next superd.
 type note struct {
 	Name string          `json:"name"`
+	Mark string          `json:"mark"`
 	Log  string          `json:"log,omitempty"`
 	Own  json.RawMessage `json:"own,omitempty"`
 }
 
-func packNote(s Spec) ([]byte, error) {
-	b, err := json.Marshal(note{Name: s.Name, Log: s.Log, Own: s.Note})
+func (n note) pack() ([]byte, error) {
+	b, err := json.Marshal(n)
 	if err != nil {
-		return nil, fmt.Errorf("note of %s: %w", s.Slot, err)
+		return nil, fmt.Errorf("note of %s: %w", n.Name, err)
 	}
 	return b, nil
+}
+
+// environ is the environment of the spec with our marks. A SUPERD_SLOT of the
+// caller's stands.
+func (s Spec) environ(mark string) []string {
+	env := slices.Clip(s.Env)
+	if !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, slotName) }) {
+		env = append(env, slotName+s.Slot)
+	}
+	return append(env, markName+mark)
 }
 
 func unpackNote(b []byte, slot string) note {

@@ -14,93 +14,201 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The tree of a child is every process of its session, every descendant, and
-// every process that carries the child's slot in its environment: a double fork
-// leaves the family and setsid the session, but neither changes the environment.
+// The tree of a child is every process of its session, every process that carries
+// the child's mark in its environment, and every descendant of one of those: a
+// double fork leaves the family and setsid the session, but neither changes the
+// environment a process was born with.
+
+// ErrUnkillable is why KillTree gave up: a process that waits for a dead disk does
+// not even hear SIGKILL before the disk answers.
+var ErrUnkillable = errors.New("SIGKILL did not end them")
+
+const killPatience = 10 * time.Second
 
 // KillTree ends the child and everything it has started with SIGKILL, and returns
-// when nothing of it is left, or with ctx's error.
+// when nothing of it is left. It gives up with ErrUnkillable after 10 s, or with
+// ctx's error.
 func (c *Child) KillTree(ctx context.Context) error {
 	c.mu.Lock()
 	c.killed = true
 	c.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, killPatience, ErrUnkillable)
+	defer cancel()
 	for {
-		left, err := c.signalTree(unix.SIGKILL)
-		if err != nil || left == 0 {
+		left, err := c.reach()
+		if err != nil || len(left) == 0 {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("kill %s: %d processes are left: %w", c.Name(), left, context.Cause(ctx))
-		case <-time.After(10 * time.Millisecond): // the dead need a moment to go, and a fork may have slipped by
+		err = left.signal(unix.SIGKILL)
+		left.waitGone(100 * time.Millisecond) // then once more: a fork may have slipped by
+		pids := left.pids()
+		left.release()
+		if ctx.Err() != nil {
+			return errors.Join(fmt.Errorf("kill %s: processes %v are left: %w", c.Name(), pids, context.Cause(ctx)), err)
 		}
 	}
 }
 
 // SignalRest sends sig to all processes of the tree but the main one: the orphans
-// of a master that has died.
-func (c *Child) SignalRest(sig syscall.Signal) (int, error) { return c.signalTree(sig) }
-
-// signalTree sends sig to each process of the tree, by pidfd, and tells how many
-// there were. Each is looked at again after its pidfd is open, so that a PID that
-// was given to somebody else in between is left alone.
-func (c *Child) signalTree(sig syscall.Signal) (int, error) {
-	procs, err := processes()
+// of a master that has died. It tells how many there were.
+func (c *Child) SignalRest(sig syscall.Signal) (int, error) {
+	rest, err := c.rest()
 	if err != nil {
 		return 0, err
 	}
-	count := 0
+	defer rest.release()
+	return len(rest), rest.signal(sig)
+}
+
+// rest is what lives of the tree without its main process. The caller releases it.
+func (c *Child) rest() (family, error) {
+	all, err := c.reach()
+	if err != nil {
+		return nil, err
+	}
+	var rest family
+	for _, m := range all {
+		if m.pid == c.proc.PID {
+			_ = unix.Close(m.fd) // a handle, nothing is lost
+			continue
+		}
+		rest = append(rest, m)
+	}
+	return rest, nil
+}
+
+// A family is processes in hand: a pidfd names one process and never its successor.
+type family []member
+
+type member struct{ pid, fd int }
+
+// reach takes every living process of the tree in hand. Each is looked at again
+// after its pidfd is open, so that a PID that was given to somebody else in between
+// is left alone.
+func (c *Child) reach() (family, error) {
+	procs, err := processes()
+	if err != nil {
+		return nil, err
+	}
+	var found family
 	for _, p := range c.tree(procs) {
 		fd, err := unix.PidfdOpen(p.pid, 0)
 		if err != nil {
 			continue // gone
 		}
 		again, err := readStat(p.pid)
-		if err == nil && again.start == p.start && again.state != 'Z' {
-			count++
-			if err := unix.PidfdSendSignal(fd, sig, nil, 0); errors.Is(err, unix.ESRCH) {
-				count--
-			}
-		}
-		_ = unix.Close(fd) // a read-only handle
-	}
-	return count, nil
-}
-
-func (c *Child) tree(procs map[int]stat) []stat {
-	var members []stat
-	mark := []byte(slotMark + c.proc.Slot + "\x00")
-	for _, p := range procs {
-		if p.start < c.proc.Start || p.state == 'Z' {
+		if err != nil || again.start != p.start || again.isDead() {
+			_ = unix.Close(fd) // of nobody we want
 			continue
 		}
-		if p.pid == c.proc.PID && p.start != c.proc.Start {
-			continue // the PID has a new owner
+		found = append(found, member{p.pid, fd})
+	}
+	return found, nil
+}
+
+func (f family) signal(sig syscall.Signal) error {
+	var errs []error
+	for _, m := range f {
+		if err := unix.PidfdSendSignal(m.fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("signal %s to process %d: %w", unix.SignalName(sig), m.pid, err))
 		}
-		if p.session == c.proc.PID || descends(procs, p, c.proc.PID, c.proc.Start) || carries(p.pid, mark) {
+	}
+	return errors.Join(errs...)
+}
+
+// waitGone returns when all are gone, or after d.
+func (f family) waitGone(d time.Duration) bool {
+	end := time.Now().Add(d)
+	for _, m := range f {
+		p := []unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}} // readable: it has ended
+		for {
+			n, err := unix.Poll(p, int(max(0, time.Until(end).Milliseconds())))
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if n == 0 || err != nil {
+				return false
+			}
+			break
+		}
+	}
+	return true
+}
+
+func (f family) pids() []int {
+	var pids []int
+	for _, m := range f {
+		pids = append(pids, m.pid)
+	}
+	return pids
+}
+
+func (f family) release() {
+	for _, m := range f {
+		_ = unix.Close(m.fd) // a handle, nothing is lost
+	}
+}
+
+// tree are the living members among procs.
+func (c *Child) tree(procs map[int]stat) []stat {
+	main, there := procs[c.proc.PID]
+	t := tree{
+		procs: procs, pid: c.proc.PID, start: c.proc.Start, mark: c.note.Mark,
+		// The number of a session is not given away while it has members: when the
+		// PID has a new owner, nobody of our session is left.
+		session: !there || main.start == c.proc.Start,
+		seen:    make(map[int]bool, len(procs)),
+	}
+	var members []stat
+	for _, p := range procs {
+		if !p.isDead() && t.has(p, 0) {
 			members = append(members, p)
 		}
 	}
 	return members
 }
 
-func descends(procs map[int]stat, p stat, pid int, start uint64) bool {
-	for range 64 { // deeper is a loop of a table that was read while it changed
-		if p.pid == pid {
-			return p.start == start
-		}
-		parent, ok := procs[p.parent]
-		if !ok || p.parent <= 1 {
-			return false
-		}
-		p = parent
-	}
-	return false
+type tree struct {
+	procs   map[int]stat
+	pid     int
+	start   uint64
+	mark    string
+	session bool
+	seen    map[int]bool
 }
 
-func carries(pid int, mark []byte) bool {
+// has tells whether p belongs to the tree. Deeper than 64 is a loop of a table
+// that was read while it changed.
+func (t *tree) has(p stat, depth int) bool {
+	if p.start < t.start || depth > 64 {
+		return false // older than the child
+	}
+	if is, known := t.seen[p.pid]; known {
+		return is
+	}
+	parent, ok := t.procs[p.parent]
+	var is bool
+	switch {
+	case p.pid == t.pid:
+		is = p.start == t.start
+	case t.session && p.session == t.pid:
+		is = true
+	case ok && parent.start >= t.start:
+		is = t.has(parent, depth+1)
+	default: // its parent is older than the child: init, the keeper, or a stranger
+		is = carries(p.pid, t.mark)
+	}
+	t.seen[p.pid] = is
+	return is
+}
+
+func carries(pid int, mark string) bool {
+	if mark == "" {
+		return false
+	}
 	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-	return err == nil && (bytes.HasPrefix(env, mark) || bytes.Contains(env, append([]byte{0}, mark...)))
+	entry := []byte(markName + mark + "\x00")
+	return err == nil && (bytes.HasPrefix(env, entry) || bytes.Contains(env, append([]byte{0}, entry...)))
 }
 
 // stat is what we read of /proc/PID/stat, see proc(5).
@@ -109,6 +217,9 @@ type stat struct {
 	state                byte
 	start                uint64 // clock ticks since boot
 }
+
+// isDead is true of what only waits for its parent to take note.
+func (s stat) isDead() bool { return s.state == 'Z' || s.state == 'X' }
 
 func processes() (map[int]stat, error) {
 	names, err := os.ReadDir("/proc")
@@ -138,9 +249,8 @@ func readStat(pid int) (stat, error) {
 
 // parseStat starts after the last ')': the name before it may hold anything.
 func parseStat(pid int, line string) (stat, error) {
-	_, rest, ok := cutLast(line, ')')
-	f := strings.Fields(rest)
-	if !ok || len(f) < 20 {
+	f := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
+	if len(f) < 20 {
 		return stat{}, fmt.Errorf("/proc/%d/stat is cut short", pid)
 	}
 	s := stat{pid: pid, state: f[0][0]}
@@ -149,12 +259,4 @@ func parseStat(pid int, line string) (stat, error) {
 	s.session, errs[1] = strconv.Atoi(f[3])
 	s.start, errs[2] = strconv.ParseUint(f[19], 10, 64)
 	return s, errors.Join(errs[:]...)
-}
-
-func cutLast(s string, sep byte) (before, after string, found bool) {
-	i := strings.LastIndexByte(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+1:], true
 }

@@ -9,42 +9,64 @@ import (
 )
 
 // Start wants the process up; one that is up is left alone. A pause is cut short.
-func (p *Process) Start() { p.want(func() { p.wanted, p.again = wantUp, true }, true) }
+func (p *Process) Start() { p.want(func() { p.wanted, p.hurry = wantUp, p.child == nil }) }
 
-// Restart ends the present life and begins another. Asked for twice at once it
-// gives one new process.
-func (p *Process) Restart() { p.want(func() { p.wanted, p.again = wantUp, true }, false) }
+// Restart ends the present life and begins another, or begins one. Asked for twice
+// at once it gives one new process.
+func (p *Process) Restart() {
+	p.want(func() {
+		p.wanted, p.hurry = wantUp, p.child == nil
+		p.asked++
+	})
+}
 
 // Stop wants the process down, in whatever state it is, and returns when it is or
-// ctx ends: then it goes on stopping.
+// ctx ends: then it goes on stopping. When somebody wants it up again meanwhile,
+// that is an error.
 func (p *Process) Stop(ctx context.Context) error {
-	p.want(func() { p.wanted = wantDown }, false)
-	return p.await(ctx, func() bool { return p.state == Stopped })
+	p.want(func() { p.wanted = wantDown })
+	for {
+		p.mu.Lock()
+		down := p.state == Stopped && p.child == nil && !p.making
+		overruled := p.wanted == wantUp
+		changed := p.changed
+		p.mu.Unlock()
+		switch {
+		case overruled:
+			return fmt.Errorf("stop %s: it was started again meanwhile", p.name)
+		case down:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("stop %s: %w", p.name, context.Cause(ctx))
+		case <-changed:
+		}
+	}
 }
 
 // Retire wants it gone for good: its stop signal once, and Run returns when it has
 // ended.
-func (p *Process) Retire() { p.want(func() { p.wanted = wantGone }, false) }
+func (p *Process) Retire() { p.want(func() { p.wanted = wantGone }) }
 
 // Gone is closed when a retired process is gone.
 func (p *Process) Gone() <-chan struct{} { return p.gone }
 
-// Kill cuts a running stop or drain short.
+// Kill cuts the stop short that runs or is asked for: by Stop, Retire or Restart,
+// or because the child did not prove itself. A process that is wanted up and stays
+// up is left alone.
 func (p *Process) Kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	select {
-	case <-p.kill:
-	default:
+	if (p.ends() || p.state == Stopping || p.state == Draining) && !p.isKill {
+		p.isKill = true
 		close(p.kill)
 	}
 }
 
 // Signal sends sig to the main process, if there is one.
 func (p *Process) Signal(sig syscall.Signal) error {
-	p.mu.Lock()
-	c := p.child
-	p.mu.Unlock()
+	c := p.Child()
 	if c == nil {
 		return fmt.Errorf("signal %s: it does not run", p.name)
 	}
@@ -52,14 +74,10 @@ func (p *Process) Signal(sig syscall.Signal) error {
 }
 
 // want changes what is wanted, unless the process is retired: that is for good.
-// idle leaves a process alone that is up as wanted.
-func (p *Process) want(change func(), idle bool) {
+func (p *Process) want(change func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.wanted == wantGone {
-		return
-	}
-	if idle && p.wanted == wantUp && p.child != nil {
 		return
 	}
 	change()
@@ -67,25 +85,8 @@ func (p *Process) want(change func(), idle bool) {
 	case p.wake <- struct{}{}:
 	default:
 	}
-}
-
-// await returns when reached is true, looked at after every event.
-func (p *Process) await(ctx context.Context, reached func() bool) error {
-	tick := time.NewTicker(10 * time.Millisecond) // a person waits here; nothing else does
-	defer tick.Stop()
-	for {
-		p.mu.Lock()
-		ok := reached()
-		p.mu.Unlock()
-		if ok {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("stop %s: %w", p.name, context.Cause(ctx))
-		case <-tick.C:
-		}
-	}
+	close(p.changed) // who waits for the opposite looks again
+	p.changed = make(chan struct{})
 }
 
 // Up is closed when the present life has proved itself. Each life has its own.
@@ -134,7 +135,7 @@ func Alive(d time.Duration) func(context.Context, *Child) error {
 			return context.Cause(ctx)
 		case <-c.Exited():
 			return fmt.Errorf("%s: %s", c.Name(), c.Exit())
-		case <-time.After(time.Until(c.Born().Add(d))):
+		case <-time.After(d - time.Since(c.made)):
 			return nil
 		}
 	}
@@ -144,35 +145,41 @@ func Alive(d time.Duration) func(context.Context, *Child) error {
 // superd has started may have said it to that one: it counts as ready after d.
 func Notified(d time.Duration) func(context.Context, *Child) error {
 	return func(ctx context.Context, c *Child) error {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-c.Exited():
-			return fmt.Errorf("%s: %s", c.Name(), c.Exit())
-		case <-c.Ready():
-			return nil
-		case <-time.After(d):
-			if c.adopted {
-				return nil
-			}
-			return fmt.Errorf("%s has not said READY=1 within %s", c.Name(), d)
-		}
+		return said(ctx, c, c.Ready(), d, "has not said READY=1")
 	}
 }
 
-// Wrote is the proof of a child that writes a line that matches within d.
+// Wrote is the proof of a child that writes a line that matches within d. One that
+// an earlier superd has started may have written it longer ago than is remembered:
+// it counts as ready after d.
 func Wrote(line *regexp.Regexp, d time.Duration) func(context.Context, *Child) error {
 	return func(ctx context.Context, c *Child) error {
-		ctx, cancel := context.WithTimeoutCause(ctx, d,
-			fmt.Errorf("%s has not written a line that matches %q within %s", c.Name(), line, d))
-		defer cancel()
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-c.Exited():
-			return fmt.Errorf("%s: %s", c.Name(), c.Exit())
-		case <-c.output.Wrote(ctx, line):
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel() // the watch
+		return said(ctx, c, c.output.Wrote(ctx, line), d, fmt.Sprintf("has not written a line that matches %q", line))
+	}
+}
+
+// said waits for a word of the child's. What it said before it died counts.
+func said(ctx context.Context, c *Child, word <-chan struct{}, d time.Duration, not string) error {
+	select {
+	case <-word:
+		return nil
+	case <-ctx.Done():
+	case <-c.Exited():
+	case <-time.After(d):
+		if c.adopted {
 			return nil
 		}
+		return fmt.Errorf("%s %s within %s", c.Name(), not, d)
 	}
+	select {
+	case <-word:
+		return nil
+	default:
+	}
+	if c.hasExited() {
+		return fmt.Errorf("%s: %s", c.Name(), c.Exit())
+	}
+	return context.Cause(ctx)
 }
