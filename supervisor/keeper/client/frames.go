@@ -137,12 +137,6 @@ func (c *Client) end(err error) {
 func (c *Client) exit(f wire.Frame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := life{f.Slot, f.PID}
-	if c.strays[l] {
-		delete(c.strays, l)
-		_ = c.write(wire.Frame{Op: wire.Ack, Slot: f.Slot, PID: f.PID}, nil) // the keeper tells the next superd
-		return
-	}
 	c.ends = append(c.ends, Exit{
 		Slot: f.Slot, PID: int(f.PID), Start: f.Start, Status: syscall.WaitStatus(f.Status),
 		Failure: string(f.Data), At: time.Unix(0, f.Time),
@@ -179,6 +173,10 @@ func (c *Client) deliver(ended <-chan struct{}) {
 		c.ends = nil
 		c.mu.Unlock()
 		for _, e := range ready {
+			if c.stray(e) {
+				_ = c.Acknowledge(e.Slot, e.PID) // unheard, the keeper tells the next superd
+				continue
+			}
 			select {
 			case c.exits <- e:
 			case <-c.closing:
@@ -198,6 +196,15 @@ func (c *Client) deliver(ended <-chan struct{}) {
 			}
 		}
 	}
+}
+
+func (c *Client) stray(e Exit) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := life{e.Slot, uint32(e.PID)}
+	known := c.strays[l]
+	delete(c.strays, l)
+	return known
 }
 
 // ask sends a request and waits for its answer, until done.

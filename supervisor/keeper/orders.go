@@ -1,0 +1,240 @@
+package keeper
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/supervisor/keeper/wire"
+)
+
+// yieldTime is how long a commander may take to yield. Then it keeps the fleet:
+// two superds that both move output would tear it.
+const yieldTime = 2 * time.Second
+
+// obey carries out one frame. It owns the descriptors.
+func (k *Keeper) obey(c *conn, f wire.Frame, fds []int) {
+	defer func() { wire.CloseAll(fds) }()
+	switch f.Op { //nolint:exhaustive // what the keeper says itself is not for it, see default
+	case wire.Claim:
+		k.claim(c, f)
+		return
+	case wire.Fenced:
+		if c == k.commander && k.claimant != nil {
+			k.commander = nil
+			k.succeed()
+		}
+		return
+	}
+	commands := c == k.commander && f.Epoch == c.epoch
+	switch f.Op { //nolint:exhaustive // see above
+	case wire.Ack:
+		if commands {
+			k.acknowledge(f)
+		}
+	case wire.Spawn, wire.Put, wire.Drop, wire.Shutdown:
+		switch {
+		case !commands:
+			k.answer(c, f, wire.Stale, "another superd commands")
+		case k.leaving != nil:
+			k.answer(c, f, wire.Leaving, "the keeper is leaving")
+		default:
+			fds = k.order(c, f, fds)
+		}
+	default:
+		k.answer(c, f, wire.Unknown, "this keeper does not know operation "+itoa(int(f.Op)))
+	}
+}
+
+// order carries out an order of the commander. It returns the descriptors that
+// nobody has taken.
+func (k *Keeper) order(c *conn, f wire.Frame, fds []int) []int {
+	switch f.Op { //nolint:exhaustive // obey sends these only
+	case wire.Spawn:
+		k.spawn(c, f, fds)
+	case wire.Put:
+		return k.put(c, f, fds)
+	case wire.Drop:
+		k.table.drop(f.Slot)
+		k.answer(c, f, wire.OK, "")
+	case wire.Shutdown:
+		k.answer(c, f, wire.OK, "")
+		k.depart(int(f.Status))
+	}
+	return fds
+}
+
+func (k *Keeper) answer(c *conn, f wire.Frame, code wire.Code, text string) {
+	if len(text) > wire.MaxData {
+		text = text[:wire.MaxData]
+	}
+	k.send(c, message{frame: wire.Frame{Op: wire.Done, ID: f.ID, Code: code, Data: []byte(text)}, gate: -1})
+}
+
+// claim makes a superd the commander, or asks the one that commands to yield.
+func (k *Keeper) claim(c *conn, f wire.Frame) {
+	switch {
+	case k.leaving != nil:
+		k.answer(c, f, wire.Leaving, "the keeper is leaving")
+	case c.epoch != 0 || c == k.claimant:
+		k.drop(c, "claims twice")
+	case k.claimant != nil:
+		k.answer(c, f, wire.Busy, "another claim is being decided")
+	case k.commander == nil:
+		c.claim = f.ID
+		k.grant(c)
+	default:
+		c.claim = f.ID
+		k.claimant, k.patience = c, time.Now().Add(yieldTime)
+		k.send(k.commander, message{frame: wire.Frame{Op: wire.Fence}, gate: -1})
+	}
+}
+
+// judgeClaim refuses a claim to which the commander did not yield in time.
+func (k *Keeper) judgeClaim(now time.Time) {
+	if k.claimant == nil || now.Before(k.patience) {
+		return
+	}
+	c := k.claimant
+	k.claimant, k.patience = nil, time.Time{}
+	k.answer(c, wire.Frame{ID: c.claim}, wire.Busy, "PID "+itoa(k.commander.pid)+" commands and did not yield")
+}
+
+// succeed is called when nobody commands any more.
+func (k *Keeper) succeed() {
+	if c := k.claimant; c != nil {
+		k.claimant, k.patience = nil, time.Time{}
+		k.grant(c)
+		return
+	}
+	k.superdGone()
+}
+
+// grant makes c the commander and gives it the whole picture. Exits follow the
+// picture, those from before too.
+func (k *Keeper) grant(c *conn) {
+	k.epoch++
+	k.commander, c.epoch = c, k.epoch
+	k.superd.claimed(c)
+	c.waiting = append(c.waiting, message{frame: wire.Frame{Op: wire.Granted, ID: c.claim, Epoch: k.epoch}, gate: -1})
+	for _, ch := range k.table.children {
+		ch.told = false
+		c.waiting = append(c.waiting, message{ch.frame(wire.Child), []int{ch.pidfd, ch.out}, -1})
+	}
+	for _, h := range k.table.held {
+		c.waiting = append(c.waiting, message{wire.Frame{Op: wire.Held, Slot: h.name}, []int{h.fd}, -1})
+	}
+	c.waiting = append(c.waiting, message{frame: wire.Frame{Op: wire.End, ID: c.claim}, gate: -1})
+	k.flush(c)
+	if k.superd.stopping && c == k.commander {
+		k.signal(unix.SIGTERM)
+	}
+}
+
+// tellExits sends what the commander does not know yet. How many may be under way
+// is for the socket's buffer to say, not for a number of unacknowledged ones: a
+// superd that keeps some for later still hears of the others.
+func (k *Keeper) tellExits() {
+	c := k.commander
+	if c == nil || c.full || len(c.waiting) > 0 {
+		return
+	}
+	for _, ch := range k.table.children {
+		if !ch.dead || ch.told {
+			continue
+		}
+		switch k.transmit(c, ch.exit(), nil) {
+		case sent:
+			ch.told = true
+		case later:
+			c.full = true
+			return
+		case lost:
+			k.drop(c, "")
+			return
+		}
+	}
+}
+
+func (k *Keeper) acknowledge(f wire.Frame) {
+	if ch := k.table.slots[f.Slot]; ch != nil && ch.pid == int(f.PID) && ch.dead {
+		k.table.forget(ch)
+	}
+}
+
+func (k *Keeper) put(c *conn, f wire.Frame, fds []int) []int {
+	if f.Slot == "" || len(fds) != 1 {
+		k.answer(c, f, wire.Invalid, "to hold something takes a name and one descriptor")
+		return fds
+	}
+	if !k.table.holds(f.Slot) {
+		if len(k.table.held) >= maxHeld {
+			k.answer(c, f, wire.Full, "the keeper holds "+itoa(maxHeld)+" descriptors and takes no more")
+			return fds
+		}
+		if err := k.table.room(1); err != nil {
+			k.answer(c, f, wire.Full, err.Error())
+			return fds
+		}
+	}
+	k.table.put(f.Slot, fds[0])
+	k.answer(c, f, wire.OK, "")
+	return nil
+}
+
+// spawn checks what can be known before anything is begun, and forks.
+func (k *Keeper) spawn(c *conn, f wire.Frame, fds []int) {
+	var full error
+	switch {
+	case f.Slot == "":
+		k.answer(c, f, wire.Invalid, "a child needs a slot")
+		return
+	case len(fds) == 0:
+		k.answer(c, f, wire.Invalid, "a child needs a specification")
+		return
+	case k.table.slots[f.Slot] != nil:
+		k.answer(c, f, wire.SlotTaken, "PID "+itoa(k.table.slots[f.Slot].pid)+" has slot "+f.Slot)
+		return
+	case len(k.table.children) >= maxChildren:
+		full = errors.New("the keeper has " + itoa(maxChildren) + " children and takes no more")
+	default:
+		full = k.table.room(3)
+	}
+	if full != nil {
+		k.answer(c, f, wire.Full, full.Error())
+		return
+	}
+	if err := checkSpec(fds[0]); err != nil {
+		k.answer(c, f, wire.Invalid, err.Error())
+		return
+	}
+	ch, gate, err := k.fork(f.Slot, f.Data, fds[0], fds[1:])
+	if err != nil {
+		k.answer(c, f, wire.Failed, err.Error())
+		return
+	}
+	answer := ch.frame(wire.Spawned)
+	answer.ID = f.ID
+	k.send(c, message{answer, []int{ch.pidfd, ch.out, gate}, gate})
+}
+
+// checkSpec looks at the memfd, not into it: nobody can change it any more, and it
+// is not longer than the stage takes.
+func checkSpec(fd int) error {
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if err != nil || seals&wire.Seals != wire.Seals {
+		return errors.New("the specification is not a sealed memfd")
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return failed("look at the specification", err)
+	}
+	if st.Size > wire.MaxSpec {
+		return wire.ErrSpecBig
+	}
+	return nil
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,167 @@
+package keeper
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/supervisor/keeper/wire"
+)
+
+// A child is born in two steps. The keeper forks itself as the stage (stage.go),
+// which waits at its gate and has touched nothing; superd writes it down; then one
+// byte through the gate lets it become its program. When superd dies in between,
+// the gate closes and the stage leaves: nothing ever runs that is not written down.
+
+// pipeSize is what a child may write while nobody reads. More than the system
+// allows to this user is not to be had; it then stays at what it is.
+const pipeSize = 1 << 20
+
+// pipes are the three of a child that is being made. The ends that are not taken
+// out are closed by close.
+type pipes struct {
+	out, gate, stage [2]int // read end, write end
+}
+
+func (p *pipes) open() error {
+	p.out, p.gate, p.stage = [2]int{-1, -1}, [2]int{-1, -1}, [2]int{-1, -1}
+	for _, ends := range []*[2]int{&p.out, &p.gate, &p.stage} {
+		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+			return failed("make a pipe", err)
+		}
+	}
+	_, _ = unix.FcntlInt(uintptr(p.out[0]), unix.F_SETPIPE_SZ, pipeSize) // see pipeSize
+	for _, fd := range []int{p.out[0], p.stage[0]} {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return failed("prepare a pipe", err)
+		}
+	}
+	return nil
+}
+
+func (p *pipes) close() {
+	for _, ends := range []*[2]int{&p.out, &p.gate, &p.stage} {
+		closeFD(&ends[0])
+		closeFD(&ends[1])
+	}
+}
+
+func take(fd *int) int {
+	v := *fd
+	*fd = -1
+	return v
+}
+
+// fork makes a child that waits at its gate. The caller owns the gate.
+func (k *Keeper) fork(slot string, note []byte, spec int, files []int) (*child, int, error) {
+	var p pipes
+	defer p.close()
+	if err := p.open(); err != nil {
+		return nil, -1, err
+	}
+	pidfd := -1
+	inherit := []uintptr{uintptr(k.null), uintptr(p.out[1]), uintptr(p.out[1])}
+	for _, fd := range files {
+		inherit = append(inherit, uintptr(fd))
+	}
+	inherit = append(inherit, uintptr(spec), uintptr(p.gate[0]), uintptr(p.stage[1]))
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"superd-keeper", "stage", itoa(len(files))}, &syscall.ProcAttr{
+		Dir: "/", Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Files: inherit,
+		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+	})
+	if err != nil {
+		return nil, -1, failed("fork", err)
+	}
+	if pidfd < 0 {
+		return nil, -1, failed("fork", unix.ENOSYS) // without pidfds; the gate is closed and it leaves
+	}
+	start, err := startTime(pid)
+	if err != nil {
+		closeFD(&pidfd)
+		return nil, -1, err // likewise
+	}
+	c := &child{
+		slot: slot, note: note, pid: pid, start: start, born: time.Now().UnixNano(), pidfd: pidfd,
+		out: take(&p.out[0]), stage: take(&p.stage[0]),
+	}
+	k.table.add(c)
+	return c, take(&p.gate[1]), nil
+}
+
+// startTime is field 22 of /proc/PID/stat. The name before it may hold anything,
+// so fields count from the last ')'.
+func startTime(pid int) (uint64, error) {
+	s, err := readStat(pid)
+	return s.start, err
+}
+
+// stat is what the keeper reads of /proc/PID/stat, see proc(5).
+type stat struct {
+	parent int
+	state  byte
+	start  uint64
+}
+
+func readStat(pid int) (stat, error) {
+	b, err := os.ReadFile("/proc/" + itoa(pid) + "/stat")
+	if err != nil {
+		return stat{}, err
+	}
+	line := string(b)
+	f := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
+	if len(f) < 20 {
+		return stat{}, failed("read /proc/"+itoa(pid)+"/stat", wire.ErrShort)
+	}
+	return stat{parent: int(number(f[1])), state: f[0][0], start: number(f[19])}, nil
+}
+
+// number reads digits of the kernel's.
+func number(s string) uint64 {
+	var n uint64
+	for _, c := range []byte(s) {
+		n = n*10 + uint64(c-'0')
+	}
+	return n
+}
+
+// A stagePipe is where the stage of a child says what went wrong. It ends when the
+// stage becomes the program, or dies.
+type stagePipe struct{ *child }
+
+func (p stagePipe) ready(*Keeper, int16) { p.listen() }
+
+// listen reads what the stage has said, and closes the pipe at its end.
+func (c *child) listen() {
+	var b [512]byte
+	for c.stage >= 0 {
+		n, err := unix.Read(c.stage, b[:])
+		switch {
+		case n > 0:
+			c.said = append(c.said, b[:n]...)
+			if len(c.said) > wire.MaxData {
+				c.said = c.said[:wire.MaxData]
+			}
+		case n == 0:
+			closeFD(&c.stage)
+		case err == unix.EINTR: //nolint:errorlint // an errno, not an error of ours
+		default:
+			return // nothing more for now
+		}
+	}
+}
+
+// whyNot is why the child never became its program, "" if it did. A stage that says
+// it is about to execute, and nothing after that, has succeeded.
+func (c *child) whyNot() string {
+	after, launched := strings.CutPrefix(string(c.said), launching)
+	switch {
+	case launched:
+		return after
+	case len(c.said) > 0:
+		return string(c.said)
+	}
+	return "ended before it ran its program"
+}
