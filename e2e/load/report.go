@@ -87,6 +87,11 @@ func (r Report) Latency(p float64) time.Duration {
 	return quantile(r.Samples, -1, p)
 }
 
+// Route is the same for one route of the mix.
+func (r Report) Route(route int, p float64) time.Duration {
+	return quantile(r.Samples, route, p)
+}
+
 func quantile(samples []Sample, route int, p float64) time.Duration {
 	var took []time.Duration
 	for _, s := range samples {
