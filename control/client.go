@@ -94,7 +94,7 @@ func (c *Client) Process(ctx context.Context, o ProcessOrder) ([]ProcessResult, 
 	case VerbSignal:
 		body = SignalRequest{o.Signal}
 	case VerbScale:
-		body = ScaleRequest{o.Processes}
+		body = ScaleRequest{&o.Processes}
 	}
 	path := "/v1/processes/" + url.PathEscape(o.Name) + "/" + string(o.Verb)
 	return call[[]ProcessResult](ctx, c, http.MethodPost, path, body)
@@ -127,8 +127,6 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 	}
 	return answer, nil
 }
-
-const jsonType = "application/json"
 
 const otherVersion = "superctl and superd may be of different versions: see superctl version"
 
@@ -176,8 +174,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return &Error{Kind: StillGoing, Message: fmt.Sprintf("stopped waiting for superd: %v", context.Cause(ctx))}
 	}
-	var at *net.OpError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*net.OpError](err); ok {
 		err = at.Err // without the address, which is said below
 	}
 	e := &Error{Kind: Unreachable, Message: fmt.Sprintf("superd does not answer on %s: %v", c.socket, err)}

@@ -22,7 +22,7 @@ const (
 	Rejected    Kind = "rejected"    // nothing was changed
 	Conflict    Kind = "conflict"
 	StillGoing  Kind = "still_going" // nobody waits for it any longer
-	Unreachable Kind = "unreachable" // only a client can say so
+	Unreachable Kind = "unreachable" // superd is not there, or about to go
 	Denied      Kind = "denied"
 	NotFound    Kind = "not_found"
 	Overloaded  Kind = "overloaded" // too many at once
@@ -46,7 +46,7 @@ func (k Kind) codes() (status, exit int) {
 	case StillGoing:
 		return http.StatusAccepted, 7
 	case Unreachable:
-		return http.StatusBadGateway, 8
+		return http.StatusServiceUnavailable, 8
 	case Denied:
 		return http.StatusForbidden, 9
 	case NotFound:
@@ -70,6 +70,8 @@ type Error struct {
 	Kind    Kind   `json:"kind"`
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"` // what to do next
+
+	allow string // with WrongMethod: the methods that are not wrong
 }
 
 // Error is the message, without the hint.
@@ -90,9 +92,22 @@ func KindOf(err error) Kind {
 		return known.Kind
 	case errors.As(err, &failure):
 		return kindOf(failure.Verdict)
-	case errors.Is(err, release.ErrLinkMoved):
+	}
+	return kindOfCause(err)
+}
+
+// kindOfCause tells the errors of package release apart. What is more certain comes
+// first: an error may wrap several.
+func kindOfCause(err error) Kind {
+	switch {
+	case errors.Is(err, release.ErrStopping):
+		return Unreachable
+	case errors.Is(err, release.ErrBusy), errors.Is(err, release.ErrHeld), errors.Is(err, release.ErrTooLate),
+		errors.Is(err, release.ErrLinkMoved):
 		return Conflict
-	case errors.Is(err, release.ErrNotLink):
+	case errors.Is(err, release.ErrNothing):
+		return NotFound
+	case errors.Is(err, release.ErrRejected), errors.Is(err, release.ErrNotLink):
 		return Rejected
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return StillGoing
@@ -104,8 +119,12 @@ func KindOf(err error) Kind {
 func asError(err error) *Error {
 	answer := &Error{Kind: KindOf(err), Message: err.Error()}
 	var known *Error
-	if errors.As(err, &known) {
-		answer.Hint = known.Hint
+	var refused *release.Refusal
+	switch {
+	case errors.As(err, &known):
+		answer.Hint, answer.allow = known.Hint, known.allow
+	case errors.As(err, &refused):
+		answer.Hint = refused.Hint
 	}
 	return answer
 }

@@ -149,7 +149,7 @@ func (f *follower) read(ctx context.Context) error {
 		query.Set("follow", "1")
 	}
 	connected, err := lines(ctx, f.client, "/v1/events?"+query.Encode(), func(e Event) error {
-		f.since = max(f.since, e.Seq)
+		f.since = e.Seq // smaller than before when superd has lost its events
 		return f.each(e)
 	})
 	if connected {

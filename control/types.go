@@ -8,7 +8,7 @@ import (
 	"superd/release"
 )
 
-// What is in this file is on the wire: add, never rename. control/openapi.yaml
+// What is in this file is on the wire: add, never rename. control/openapi.json
 // describes it, and a test holds the two together.
 
 // Status is the answer of GET /v1/status.
@@ -166,7 +166,7 @@ type SignalRequest struct {
 
 // ScaleRequest is the body of POST /v1/processes/{name}/scale.
 type ScaleRequest struct {
-	Processes int `json:"processes"`
+	Processes *int `json:"processes"`
 }
 
 // StopRequest is the body of POST /v1/processes/{name}/stop.
@@ -258,6 +258,9 @@ func SwitchEvent(app string, e release.Event) Event {
 	on := Event{
 		At: e.At, Kind: e.Kind, App: app, Switch: e.Switch, Phase: e.Phase, From: e.From, To: e.To,
 		Verdict: e.Verdict, Reason: e.Reason, Lines: e.Lines, Took: e.Took.Seconds(),
+	}
+	if e.By != (release.By{}) {
+		on.By = &e.By
 	}
 	if e.Kind == EventSwitchEnded {
 		code := ExitOf(release.Record{Verdict: e.Verdict})

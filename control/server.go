@@ -1,0 +1,119 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"superd/release"
+)
+
+// A Server answers on the control socket.
+type Server struct {
+	daemon Daemon
+	events *Events
+	rules  []Rule
+	log    *slog.Logger
+
+	connections *quota
+	followers   *quota
+}
+
+// Options are what a Server needs. It writes a line to Log for every change that is
+// asked for, and for every request that is not permitted.
+type Options struct {
+	Daemon Daemon
+	Events *Events
+	Rules  []Rule // root and superd's own user need none
+	Log    *slog.Logger
+}
+
+// NewServer prepares a Server.
+func NewServer(o Options) *Server {
+	return &Server{o.Daemon, o.Events, o.Rules, o.Log, connections(), followers()}
+}
+
+// What a client may cost. A request is small and its sender is on this machine.
+const (
+	headerPatience = 2 * time.Second
+	bodyPatience   = 5 * time.Second // with the header
+	idlePatience   = 15 * time.Second
+	writePatience  = 10 * time.Second // for each write: who does not read is cut off
+	stopPatience   = 5 * time.Second
+
+	maxHeader = 8 << 10
+	maxBody   = 64 << 10
+)
+
+// Run serves on the socket, and puts it back when it disappears, until ctx ends.
+func (s *Server) Run(ctx context.Context, socket *Socket) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var serving sync.WaitGroup
+	serve := func(l net.Listener) {
+		serving.Go(func() {
+			if err := s.Serve(ctx, l); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	serve(socket.listener)
+	socket.keep(ctx, s.log, serve)
+	serving.Wait()
+	err := socket.Close()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, release.ErrStopping) {
+		return errors.Join(cause, err)
+	}
+	return err
+}
+
+// Serve answers on a unix listener, which it closes, until ctx ends: then those who
+// follow are told, and the others get their answers. A listener that is closed before
+// costs nobody a connection.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	requests, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	server := &http.Server{
+		Handler:                      s,
+		BaseContext:                  func(net.Listener) context.Context { return requests },
+		ConnContext:                  remember,
+		ReadHeaderTimeout:            headerPatience,
+		ReadTimeout:                  bodyPatience,
+		IdleTimeout:                  idlePatience,
+		MaxHeaderBytes:               maxHeader,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	var accepting sync.WaitGroup
+	accepting.Go(func() { failed <- server.Serve(door{l, s.connections, s.log}) })
+	defer accepting.Wait()
+	select {
+	case err := <-failed:
+		if !errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("accept on control socket: %w", err)
+		}
+		<-ctx.Done()
+	case <-ctx.Done():
+	}
+	stop(release.ErrStopping)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+	defer cancel()
+	if server.Shutdown(bounded) != nil {
+		_ = server.Close() // someone would not end; the connections go with superd
+	}
+	return nil
+}
+
+// ServeHTTP finds out who asks for what, whether that is permitted, and has it done.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	q := &request{server: s, w: w, http: r, wire: http.NewResponseController(w)}
+	if err := q.serve(); err != nil {
+		q.fail(err)
+	}
+}
