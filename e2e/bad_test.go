@@ -37,7 +37,7 @@ func TestBadReleases(t *testing.T) {
 		"fpm-start":   {shop.RefusedStart(taken.Addr().String()), 3, []string{"rolled back", "Address already in use"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, lab.Config{Children: 8, Verify: "4s", Progress: "6s", Watch: "3s", Canary: 1}, "$realpath_root")
+			s := newSite(t, lab.Config{Children: 8, Verify: "4s", Progress: "6s", Watch: "3s", Canary: 1, Drain: "5s"}, "$realpath_root")
 			addRelease(t, s.Lab, name, tt.flaw)
 			run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 50})
 			o := s.ctl(tt.exit, "switch", name)

@@ -111,7 +111,7 @@ func (s *site) killAt(d deed, file string) {
 	args := []string{"switch", to}
 	switch d.kind {
 	case "rollback":
-		s.ctl(0, "switch", to, "--restart") // now from is what was before
+		s.ctl(0, "switch", to) // so that from is what was before
 		from, to = to, from
 		args = []string{"rollback"}
 	case "unwinding":

@@ -54,7 +54,6 @@ type measurement struct {
 	load.Report
 	took  []time.Duration // deployments
 	flips []time.Duration // superd only
-	back  []time.Duration // superd only: decision to first page, of a rollback while watched
 }
 
 const children = 32

@@ -17,6 +17,7 @@ type Config struct {
 	Canary     int    // 0
 	Ready      string // log:ready for jobs
 	Stop       string // 30s: stop_timeout of a worker
+	Drain      string // 30s: drain_timeout of PHP-FPM
 	Progress   string // 1m: progress_deadline
 	Verify     string // 20s: deadline of the check
 	Rotations  int    // 2: max_failures
@@ -45,6 +46,7 @@ func (c Config) orDefaults() Config {
 	text(&c.Parallel, "50%")
 	text(&c.Ready, "log:ready for jobs")
 	text(&c.Stop, "30s")
+	text(&c.Drain, "30s")
 	text(&c.Progress, "1m")
 	text(&c.Verify, "20s")
 	return c
@@ -97,7 +99,7 @@ auto_rollback     = {{not .NoRollback}}
 binary       = "php-fpm8.2"
 listen       = "{{.Dir}}/run/shop/fpm.sock"
 max_children = {{.Children}}
-drain_timeout = "30s"
+drain_timeout = "{{.Drain}}"
 ini     = { "opcache.validate_timestamps" = "0", "opcache.file_update_protection" = "0", log_errors = "1" }
 include = ["{release_dir}/fpm.conf"]
 warmup  = ["/"]

@@ -51,16 +51,16 @@ func (o Outcome) Took() time.Duration { return o.Ended.Sub(o.Began) }
 
 // String is the call with all that it said, for people.
 func (o Outcome) String() string {
-	text := fmt.Sprintf("superctl %s: exit %d after %s", strings.Join(o.Args, " "), o.Code, o.Took().Round(time.Millisecond))
+	text := []string{fmt.Sprintf("superctl %s: exit %d after %s", strings.Join(o.Args, " "), o.Code, o.Took().Round(time.Millisecond))}
 	for _, said := range []string{o.Out, o.Err} {
 		if said = strings.TrimSpace(said); said != "" {
-			text += "\n    " + strings.ReplaceAll(said, "\n", "\n    ")
+			text = append(text, strings.Split(said, "\n")...)
 		}
 	}
 	if o.Failed != nil {
-		text += "\n    " + o.Failed.Error()
+		text = append(text, o.Failed.Error())
 	}
-	return text
+	return strings.Join(text, "\n    ")
 }
 
 // Ctl runs superctl to its end, for five minutes at most.
