@@ -1,0 +1,351 @@
+package workers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"superd/release"
+)
+
+// What people ask for. A name is a pool, "emails", or one of its workers,
+// "emails:3". An order to stop or to scale holds across rotations and across any
+// death of superd, as long as the keeper lives; then the configuration rules again.
+
+// Start fills what was stopped. What runs is left alone. It does not wait.
+func (f *Fleet) Start(ctx context.Context, name string) error {
+	return f.order(ctx, "start", name, func(p *pool, slots []int) {
+		for _, slot := range slots {
+			delete(p.stopped, slot)
+		}
+		for _, w := range p.workers {
+			if slices.Contains(slots, w.slot) {
+				w.process.Start() // cuts the wait between two lives short
+			}
+		}
+		p.fill()
+	})
+}
+
+// Stop tells workers to go, keeps their slots empty, and waits for their end, or
+// until ctx ends: then they go on ending. With now nothing is waited for, the jobs
+// in hand are lost.
+func (f *Fleet) Stop(ctx context.Context, name string, now bool) error {
+	var told []*worker
+	err := f.order(ctx, "stop", name, func(p *pool, slots []int) {
+		for _, slot := range slots {
+			p.stopped[slot] = true
+		}
+		for _, w := range p.workers {
+			if !slices.Contains(slots, w.slot) {
+				continue
+			}
+			w.retire()
+			if now {
+				w.process.Kill()
+			}
+			told = append(told, w)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if err := f.ends(ctx, told); err != nil {
+		return fmt.Errorf("stop %s: %w", name, err)
+	}
+	return nil
+}
+
+// Scale wants another number of workers in a pool. It starts those that are more,
+// or lets the highest slots drain, and touches no other. It does not wait.
+func (f *Fleet) Scale(ctx context.Context, name string, processes int) error {
+	if processes < 0 {
+		return fmt.Errorf("scale %s: %d is not a number of processes", name, processes)
+	}
+	was := 0
+	err := f.order(ctx, "scale", name, func(p *pool, _ []int) {
+		idle := p.isStopped()
+		was, p.processes = p.processes, processes
+		for slot := was; idle && slot < processes; slot++ {
+			p.stopped[slot] = true
+		}
+		for _, w := range p.workers {
+			if w.slot >= processes {
+				w.retire()
+			}
+		}
+		p.fill()
+	})
+	if err == nil && was != processes {
+		f.tell(Event{Kind: Scaled, Process: f.o.App + "/" + name, Pool: name, From: was, To: processes})
+	}
+	return err
+}
+
+// isStopped tells whether a person wants nothing of the pool.
+func (p *pool) isStopped() bool {
+	for slot := range p.processes {
+		if !p.stopped[slot] {
+			return false
+		}
+	}
+	return p.processes > 0
+}
+
+// Signal sends sig to the main processes of workers that were not told to go.
+func (f *Fleet) Signal(name string, sig syscall.Signal) error {
+	f.mu.Lock()
+	p, slots, err := f.find(name)
+	var errs []error
+	sent := 0
+	if err == nil {
+		for _, w := range p.workers {
+			if slices.Contains(slots, w.slot) && !w.leaving && w.process.Child() != nil {
+				sent++
+				errs = append(errs, w.process.Signal(sig))
+			}
+		}
+	}
+	f.mu.Unlock()
+	if err == nil && sent == 0 {
+		err = errors.New("it does not run")
+	}
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return fmt.Errorf("signal %s: %w", name, err)
+	}
+	return nil
+}
+
+// Restart replaces workers by new ones of the same generation, as a rotation does:
+// in batches, each proved before the next. When the new ones fail, those that were
+// not replaced yet stay.
+func (f *Fleet) Restart(ctx context.Context, name string) error {
+	done, err := f.take(ctx)
+	if err != nil {
+		return fmt.Errorf("restart %s: %w", name, err)
+	}
+	defer done()
+	f.mu.Lock()
+	p, slots, err := f.find(name)
+	if err == nil && p.on.IsZero() {
+		err = errNothingDeployed
+	}
+	if err != nil {
+		f.mu.Unlock()
+		return fmt.Errorf("restart %s: %w", name, err)
+	}
+	on := p.on
+	f.tally = &tally{generation: on, allowed: f.o.MaxFailures}
+	for _, w := range p.workers {
+		w.stale = w.stale || slices.Contains(slots, w.slot) && !w.leaving
+	}
+	for _, slot := range slots {
+		delete(p.stopped, slot)
+	}
+	f.mu.Unlock()
+	err = p.rotate(ctx, on)
+	f.mu.Lock()
+	p.spare()
+	f.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("restart %s: %w", name, err)
+	}
+	f.remember()
+	return nil
+}
+
+// spare keeps the workers that a restart did not come to replace, in place of
+// those that were to.
+func (p *pool) spare() {
+	for _, w := range p.workers {
+		if !w.stale || w.leaving {
+			continue
+		}
+		w.stale = false
+		for _, other := range p.staying(w.slot) {
+			if other != w {
+				other.retire()
+			}
+		}
+	}
+	p.fleet.announce()
+}
+
+// StopAll is the end of the app: every worker is told once, and it returns when
+// the last has gone, each within its stop timeout, or when ctx ends. Nothing is
+// started after it.
+func (f *Fleet) StopAll(ctx context.Context) error {
+	var told []*worker
+	f.mu.Lock()
+	f.closing = true
+	for _, p := range f.pools {
+		for _, w := range p.workers {
+			w.retire()
+			told = append(told, w)
+		}
+	}
+	f.announce()
+	f.mu.Unlock()
+	if err := f.ends(ctx, told); err != nil {
+		return fmt.Errorf("stop the workers of %s: %w", f.o.App, err)
+	}
+	return nil
+}
+
+// ends waits until all of them are gone.
+func (f *Fleet) ends(ctx context.Context, told []*worker) error {
+	for _, w := range told {
+		select {
+		case <-w.gone:
+		case <-f.ending:
+			return release.ErrStopping
+		case <-ctx.Done():
+			return fmt.Errorf("%s has not ended: %w", w.name(), context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// order changes what is wanted of a pool, and remembers it.
+func (f *Fleet) order(ctx context.Context, verb, name string, change func(*pool, []int)) error {
+	if err := f.ready(ctx); err != nil {
+		return fmt.Errorf("%s %s: %w", verb, name, err)
+	}
+	f.mu.Lock()
+	p, slots, err := f.find(name)
+	if err == nil && verb == "scale" && strings.Contains(name, ":") {
+		err = errors.New("it is one worker; scale its pool")
+	}
+	if err != nil {
+		f.mu.Unlock()
+		return fmt.Errorf("%s %s: %w", verb, name, err)
+	}
+	change(p, slots)
+	f.announce()
+	f.mu.Unlock()
+	f.remember()
+	return nil
+}
+
+// find is the pool of a name and those of its slots that are meant.
+func (f *Fleet) find(name string) (*pool, []int, error) {
+	pool, number, one := strings.Cut(name, ":")
+	p := f.pool(pool)
+	if p == nil {
+		return nil, nil, fmt.Errorf("%s/%s: %w", f.o.App, name, ErrUnknown)
+	}
+	var slots []int
+	for slot := range p.processes {
+		slots = append(slots, slot)
+	}
+	for _, w := range p.workers {
+		if !slices.Contains(slots, w.slot) {
+			slots = append(slots, w.slot) // beyond the number that is wanted now
+		}
+	}
+	if !one {
+		return p, slots, nil
+	}
+	slot, err := strconv.Atoi(number)
+	if err != nil || !slices.Contains(slots, slot) {
+		return nil, nil, fmt.Errorf("%s/%s: %w", f.o.App, name, ErrUnknown)
+	}
+	return p, []int{slot}, nil
+}
+
+// A memory is the orders for one pool. They count only while the configuration
+// says what it said when they were given.
+type memory struct {
+	Configured int   `json:"configured"`
+	Processes  int   `json:"processes"`
+	Stopped    []int `json:"stopped,omitempty"`
+}
+
+func (f *Fleet) memoryName() string { return f.o.App + "/workers" }
+
+// remember leaves the orders with the keeper: they live exactly as long as the
+// workers do that they are about, and need no disk.
+func (f *Fleet) remember() {
+	f.remembering.Lock()
+	defer f.remembering.Unlock()
+	all := map[string]memory{}
+	f.mu.Lock()
+	for _, p := range f.pools {
+		m := memory{Configured: p.Processes, Processes: p.processes}
+		for slot := range p.stopped {
+			m.Stopped = append(m.Stopped, slot)
+		}
+		if m.Processes != m.Configured || len(m.Stopped) > 0 {
+			all[p.Name] = m
+		}
+	}
+	f.mu.Unlock()
+	if err := f.hold(all); err != nil {
+		f.o.Log.Warn("orders for workers are not remembered", "app", f.o.App, "error", err)
+	}
+}
+
+func (f *Fleet) hold(all map[string]memory) error {
+	text, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("superd-orders", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make a memfd: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), f.memoryName())
+	_, err = file.Write(text)
+	if err == nil {
+		err = f.o.Children.Hold(f.memoryName(), file)
+	}
+	return errors.Join(err, file.Close())
+}
+
+// recall takes up the orders that an earlier superd was given.
+func (f *Fleet) recall() {
+	file, ok := f.o.Children.Held(f.memoryName())
+	if !ok {
+		return
+	}
+	text, err := readAll(file)
+	all := map[string]memory{}
+	if err == nil {
+		err = json.Unmarshal(text, &all)
+	}
+	if err != nil {
+		f.o.Log.Warn("orders for workers are forgotten", "app", f.o.App, "error", err)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, m := range all {
+		p := f.pool(name)
+		if p == nil || m.Configured != p.Processes {
+			continue
+		}
+		p.processes = m.Processes
+		for _, slot := range m.Stopped {
+			p.stopped[slot] = true
+		}
+	}
+}
+
+// readAll reads a memfd from its start, wherever its writer left the position.
+func readAll(file *os.File) ([]byte, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	text := make([]byte, info.Size())
+	_, err = file.ReadAt(text, 0)
+	return text, errors.Join(err, file.Close())
+}

@@ -1,0 +1,221 @@
+package workers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"superd/release"
+	"superd/supervisor"
+)
+
+// A worker is one place in a pool, pinned to one generation: a respawn runs the
+// same release again, and another release is another worker. The fleet's mutex
+// guards what is below the line.
+type worker struct {
+	pool    *pool
+	slot    int
+	turn    int // 0, unless another of the same slot and generation lives
+	at      release.Generation
+	process *supervisor.Process
+	adopted bool          // its first life was begun by an earlier superd
+	dropped chan struct{} // closed when it is told to go
+	gone    chan struct{} // closed when nothing of it lives
+	after   []*worker     // it must not begin before these are gone
+
+	begun   bool // it has its goroutine
+	leaving bool // told to go for good
+	stale   bool // a restart replaces it
+	proved  bool // its present life has
+	held    bool // SIGKILL did not end it
+	lives   int  // that have ended
+}
+
+// note is what the keeper holds beside a worker for the next superd: all that it
+// takes to own it, also when its pool is no longer configured.
+type note struct {
+	Worker *identity `json:"worker"`
+}
+
+type identity struct {
+	App         string             `json:"app"`
+	Pool        string             `json:"pool"`
+	Slot        int                `json:"slot"`
+	Turn        int                `json:"turn,omitempty"`
+	At          release.Generation `json:"at"`
+	StopSignal  syscall.Signal     `json:"stop_signal"`
+	StopTimeout time.Duration      `json:"stop_timeout"`
+}
+
+// nextTurn is added to the slot that a second worker of the same slot and
+// generation is told, so that what is named by both stays unique.
+const nextTurn = 10000
+
+func newWorker(p *pool, slot, turn int, g release.Generation) *worker {
+	w := &worker{pool: p, slot: slot, turn: turn, at: g, dropped: make(chan struct{}), gone: make(chan struct{})}
+	w.process = supervisor.NewProcess(p.fleet.o.Children, w.name(), supervisor.Policy{
+		Restart: supervisor.Always, Backoff: p.Backoff, Planned: p.Planned, Proof: w.proof,
+		StopSignal: p.StopSignal, StopTimeout: p.StopTimeout,
+	}, w.spec, w.hear)
+	return w
+}
+
+// Adopt takes a worker that an earlier superd has started; false: it is not ours.
+// One that had been told to go goes on draining. All others stay as they are until
+// Rotate or Remove says what is to become of them. Call it before Run.
+func (f *Fleet) Adopt(c *supervisor.Child) bool {
+	var n note
+	if err := json.Unmarshal(c.Note(), &n); err != nil || n.Worker == nil || n.Worker.App != f.o.App {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pool(n.Worker.Pool)
+	if p == nil {
+		p = f.former(*n.Worker)
+	}
+	w := newWorker(p, n.Worker.Slot, n.Worker.Turn, n.Worker.At)
+	w.adopted = true
+	w.process.Adopt(c)
+	if !c.Told().IsZero() || p.foreign {
+		w.retire()
+	}
+	p.add(w)
+	return true
+}
+
+// former is a pool that is no longer configured. Its workers end by the rules they
+// were born with.
+func (f *Fleet) former(i identity) *pool {
+	p := &pool{fleet: f, foreign: true, stopped: map[int]bool{}, Pool: Pool{
+		Name: i.Pool, Order: StartFirst, StopSignal: i.StopSignal, StopTimeout: i.StopTimeout,
+		Backoff: supervisor.DefaultBackoff(), MaxParallel: func(int) int { return 1 },
+		Proof: func(int, release.Generation) func(context.Context, *supervisor.Child) error {
+			return supervisor.Alive(0)
+		},
+		Spec: func(int, release.Generation) (supervisor.Spec, error) {
+			return supervisor.Spec{}, fmt.Errorf("%s/%s is no longer configured", f.o.App, i.Pool)
+		},
+	}}
+	f.pools = append(f.pools, p)
+	return p
+}
+
+func (f *Fleet) pool(name string) *pool {
+	for _, p := range f.pools {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+func (w *worker) name() string { return w.pool.slotName(w.slot) }
+
+// run is the whole of a worker, until it is gone or superd lets go of it.
+func (w *worker) run(ctx context.Context) {
+	if w.mayBegin(ctx) {
+		_ = w.process.Run(ctx) // its error is that of ctx
+	}
+	if ctx.Err() != nil {
+		return // what lives of it is for the next superd
+	}
+	f := w.pool.fleet
+	f.mu.Lock()
+	close(w.gone)
+	w.pool.remove(w)
+	f.announce()
+	f.mu.Unlock()
+	f.progress()
+}
+
+// mayBegin waits for those that must be gone before.
+func (w *worker) mayBegin(ctx context.Context) bool {
+	for _, other := range w.after {
+		select {
+		case <-other.gone:
+		case <-w.dropped:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// isHeldUp tells whether it waits for one that cannot be killed.
+func (w *worker) isHeldUp() bool {
+	for _, other := range w.after {
+		select {
+		case <-other.gone:
+		default:
+			if other.held {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// retire tells it to go, once; a second time does nothing.
+func (w *worker) retire() {
+	if !w.leaving {
+		w.leaving = true
+		close(w.dropped)
+		w.process.Retire()
+	}
+}
+
+func (p *pool) remove(w *worker) {
+	for i, other := range p.workers {
+		if other == w {
+			p.workers = append(p.workers[:i:i], p.workers[i+1:]...)
+		}
+	}
+}
+
+// spec is what the pool says, with the identity of this worker.
+func (w *worker) spec(context.Context) (supervisor.Spec, error) {
+	p := w.pool
+	s, err := p.Spec(w.slot+w.turn*nextTurn, w.at)
+	if err != nil {
+		return s, fmt.Errorf("start %s: %w", w.name(), err)
+	}
+	s.Name, s.Slot = w.name(), fmt.Sprintf("%s@%d", w.name(), w.at.Number)
+	if w.turn > 0 {
+		s.Slot = fmt.Sprintf("%s#%d", s.Slot, w.turn)
+	}
+	if s.Log == "" {
+		s.Log = filepath.Join(p.fleet.o.App, fmt.Sprintf("%s-%d.log", p.Name, w.slot))
+	}
+	s.Note, err = json.Marshal(note{&identity{
+		App: p.fleet.o.App, Pool: p.Name, Slot: w.slot, Turn: w.turn, At: w.at,
+		StopSignal: p.StopSignal, StopTimeout: p.StopTimeout,
+	}})
+	return s, err
+}
+
+// proof is the pool's. One that an earlier superd has started may have shown that
+// one what it will not show again: as long as it lives it is not stopped for it.
+func (w *worker) proof(ctx context.Context, c *supervisor.Child) error {
+	err := w.pool.Proof(w.slot+w.turn*nextTurn, w.at)(ctx, c)
+	if err == nil || !w.isAdopted() || ctx.Err() != nil {
+		return err
+	}
+	select {
+	case <-c.Exited():
+		return err
+	default:
+		return nil
+	}
+}
+
+// isAdopted tells whether its present life is one that an earlier superd began.
+func (w *worker) isAdopted() bool {
+	w.pool.fleet.mu.Lock()
+	defer w.pool.fleet.mu.Unlock()
+	return w.adopted && w.lives == 0
+}
