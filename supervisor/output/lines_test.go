@@ -1,0 +1,73 @@
+package output
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzLines cuts bytes as they may come, in pieces, and compares with a cut in one
+// go. Whatever comes, no more than the limits is kept.
+func FuzzLines(f *testing.F) {
+	f.Add([]byte("a\nb\r\n\nc"), 1)
+	f.Add([]byte("\xff\xfe\n"+strings.Repeat("y", maxLine+1)+"\nz"), 1000)
+	f.Add([]byte{}, 3)
+	f.Fuzz(func(t *testing.T, b []byte, piece int) {
+		tl := &tail{name: "w"}
+		s := &Stream{tail: tl}
+		for part := range slices.Chunk(b, max(1, piece%5000)) {
+			tl.wrote(s, part, time.Now())
+		}
+		tl.flush(s)
+		var want []string
+		for line := range bytes.Lines(b) {
+			want = append(want, text(bytes.TrimSuffix(line, []byte("\n"))))
+		}
+		want = want[max(0, len(want)-maxLines):]
+		got := tl.ofStream(s, maxLines)
+		if !slices.Equal(got, want[len(want)-min(len(got), len(want)):]) || len(got) == 0 && len(want) > 0 {
+			t.Fatalf("%q\nwant\n%q", got, want)
+		}
+		if tl.lines.bytes > maxBytes || len(s.partial) > maxLine+1 {
+			t.Fatalf("%d bytes are kept", tl.lines.bytes)
+		}
+	})
+}
+
+func TestRingKeepsToItsLimits(t *testing.T) {
+	var r ring
+	for range 3 * maxLines {
+		r.add(Line{Text: "short"})
+	}
+	if len(r.lines) != maxLines || r.bytes != maxLines*len("short") {
+		t.Errorf("%d lines, %d bytes", len(r.lines), r.bytes)
+	}
+	for range maxLines {
+		r.add(Line{Text: strings.Repeat("x", maxLine)})
+	}
+	if r.bytes > maxBytes || len(r.lines) != maxBytes/maxLine {
+		t.Errorf("%d lines, %d bytes", len(r.lines), r.bytes)
+	}
+	if r.last(-1) == nil || len(r.last(5)) != 5 {
+		t.Error("last gives another number of lines than asked for")
+	}
+}
+
+func TestNamesAreForgotten(t *testing.T) {
+	s, _ := store(t, Options{})
+	c := start(t, s, "lives on", "")
+	for i := range 2 * idleNames {
+		d := start(t, s, "fpm:"+string(rune('a'+i%26))+strings.Repeat("x", i), "")
+		d.end(t)
+	}
+	if got := len(s.Names()); got != idleNames+1 {
+		t.Errorf("%d names are remembered", got)
+	}
+	c.say(t, "still here\n")
+	c.end(t)
+	if got := s.Tail("lives on", 1); len(got) != 1 {
+		t.Error("a name that lives was forgotten")
+	}
+}
