@@ -26,25 +26,27 @@ func TestBadReleases(t *testing.T) {
 		exit  int
 		words []string // all of them in what superctl says
 	}{
-		"syntax":      {shop.SyntaxError(), 3, []string{"rolled back", "/up", "Parse error", "src/Kernel.php"}},
+		"syntax":      {shop.SyntaxError(), 3, []string{"rolled-back", "/up", "Parse error", "src/Kernel.php"}},
 		"vendor":      {shop.NoVendor(), 5, []string{"vendor/autoload.php"}},
-		"up-500":      {shop.UpFails(), 3, []string{"rolled back", "500", "table orders has no column total_cents"}},
-		"up-hangs":    {shop.UpHangs(), 3, []string{"rolled back", "up"}},
-		"sick-live":   {shop.SickOnceLive(), 3, []string{"rolled back", "the cache server refuses this version"}},
-		"exit-0":      {shop.WorkersEnd(), 3, []string{"rolled back", "shop/jobs", "Nothing to do: queue driver 'sync'"}},
-		"never-ready": {shop.WorkersNeverReady(), 3, []string{"rolled back", "shop/jobs", "waiting for the license server"}},
+		"up-500":      {shop.UpFails(), 3, []string{"rolled-back", "500", "table orders has no column total_cents"}},
+		"up-hangs":    {shop.UpHangs(), 3, []string{"rolled-back", "up"}},
+		"sick-live":   {shop.SickOnceLive(), 3, []string{"rolled-back", "the cache server refuses this version"}},
+		"exit-0":      {shop.WorkersEnd(), 3, []string{"rolled-back", "shop/jobs", "Nothing to do: queue driver 'sync'"}},
+		"never-ready": {shop.WorkersNeverReady(), 3, []string{"rolled-back", "shop/jobs", "waiting for the license server"}},
 		"fpm-conf":    {shop.RefusedConf(), 5, []string{"unknown entry 'pm.max_childern'"}},
-		"fpm-start":   {shop.RefusedStart(taken.Addr().String()), 3, []string{"rolled back", "Address already in use"}},
+		"fpm-start":   {shop.RefusedStart(taken.Addr().String()), 3, []string{"rolled-back", "Address already in use"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, lab.Config{Children: 8, Verify: "4s", Progress: "6s", Watch: "3s", Canary: 1, Drain: "5s"}, "$realpath_root")
 			addRelease(t, s.Lab, name, tt.flaw)
 			run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 50})
-			o := s.ctl(tt.exit, "switch", name)
+			o := s.CtlOnTerminal(nil, "switch", name)
 			t.Log(o)
-			said := o.Out + o.Err
+			if o.Code != tt.exit {
+				t.Errorf("exit %d, want %d", o.Code, tt.exit)
+			}
 			for _, words := range tt.words {
-				if !strings.Contains(said, words) {
+				if !strings.Contains(o.Out, words) {
 					t.Errorf("superctl does not say %q", words)
 				}
 			}

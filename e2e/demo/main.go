@@ -250,7 +250,7 @@ func (d *demo) superctl(want int, why string, args ...string) {
 	if n := len(d.spans); n > 0 {
 		d.spans[n-1].Until = time.Now()
 	}
-	o := d.lab.Ctl(args...)
+	o := d.lab.CtlOnTerminal(nil, args...)
 	d.calls = append(d.calls, call{o, want, why})
 	for line := range strings.Lines(o.Out + o.Err) {
 		fmt.Printf("        │ %s", strings.TrimRight(line, "\n")+"\n")
