@@ -77,7 +77,7 @@ func askHTTP(ctx context.Context, c Check) error {
 	if err != nil {
 		return because(ctx, err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, fastcgi.DefaultLimit+1))
 	if err != nil {
 		return fmt.Errorf("GET %s: read body: %w", c.URL, because(ctx, err))
@@ -112,6 +112,8 @@ func compare(c Check, what string, answer *fastcgi.Response) error {
 	switch {
 	case !slices.Contains(c.Status, answer.Status):
 		return disappointed(answer, "GET %s: answered %d, wanted %s", what, answer.Status, either(c.Status))
+	case died(answer):
+		return disappointed(answer, "GET %s: answered %d, but PHP died of an error", what, answer.Status)
 	case c.Body != nil && !c.Body.Match(answer.Body):
 		return disappointed(answer, "GET %s: answered %d, but the body does not match %q", what, answer.Status, c.Body)
 	}
@@ -120,7 +122,7 @@ func compare(c Check, what string, answer *fastcgi.Response) error {
 
 // disappointed is an answer that will not do, with what it said.
 func disappointed(answer *fastcgi.Response, format string, args ...any) error {
-	said, body := lastLines(answer.Stderr, maxStderr), lines(answer.Body)
+	said, body := phpLines(answer.Stderr), lines(answer.Body)
 	text := fmt.Sprintf(format, args...)
 	if len(body) > 0 {
 		text += fmt.Sprintf("; it begins with %q", clip(body[0]))
@@ -128,13 +130,29 @@ func disappointed(answer *fastcgi.Response, format string, args ...any) error {
 	if len(said) > 0 {
 		text += "; PHP says: " + clip(telling(said))
 	}
+	said = said[max(0, len(said)-maxStderr):]
 	return &explained{errors.New(text), slices.Concat(body[:min(len(body), maxBody)], said)}
+}
+
+// phpLines are what PHP wrote to its log in one request, a message each: FPM puts
+// those of one request on one line, with a prefix that says nothing.
+func phpLines(stderr []byte) []string {
+	const prefix = "PHP message: "
+	text := strings.ReplaceAll(string(stderr), "; "+prefix, "\n")
+	return lines([]byte(strings.TrimPrefix(text, prefix)))
+}
+
+// died tells a script that PHP gave up on. The status does not: with display_errors
+// on, as it is without a php.ini, a release with a syntax error answers 200.
+func died(answer *fastcgi.Response) bool {
+	said := string(answer.Stderr)
+	return strings.Contains(said, "PHP Fatal error:") || strings.Contains(said, "PHP Parse error:")
 }
 
 // telling is the line of PHP's that names the error, if there is one: a stack trace
 // may follow it.
 func telling(said []string) string {
-	for _, word := range []string{"Fatal error", "Parse error", "Primary script unknown"} {
+	for _, word := range []string{"PHP Fatal error:", "PHP Parse error:", "Primary script unknown"} {
 		i := slices.IndexFunc(said, func(line string) bool { return strings.Contains(line, word) })
 		if i >= 0 {
 			return said[i]

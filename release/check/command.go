@@ -98,7 +98,7 @@ func run(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a pipe: %w", err)
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	cmd.Stdout, cmd.Stderr = w, w
 	out := &tail{}
 	var all sync.WaitGroup
@@ -134,16 +134,20 @@ func started(cmd *exec.Cmd, w *os.File, begun, ended chan<- error) {
 // in any case once its leader is gone.
 func end(ctx context.Context, cmd *exec.Cmd, ended <-chan error) error {
 	group := -cmd.Process.Pid
-	// As long as the group has a member its number is not given to another one.
-	defer syscall.Kill(group, syscall.SIGKILL)
 	select {
 	case err := <-ended:
+		// As long as the group has a member its number is not given to another one;
+		// an error means that it has none.
+		_ = syscall.Kill(group, syscall.SIGKILL)
 		return err
 	case <-ctx.Done():
 	}
-	_ = syscall.Kill(group, syscall.SIGKILL) // an error means that it is gone
+	_ = syscall.Kill(group, syscall.SIGKILL) // likewise
 	select {
-	case <-ended:
+	case err := <-ended:
+		if err == nil {
+			return nil // it was done before the signal came
+		}
 		return context.Cause(ctx)
 	case <-time.After(patience):
 		return fmt.Errorf("process %d was killed and does not end: %w", cmd.Process.Pid, context.Cause(ctx))

@@ -17,7 +17,7 @@ const warmTimeout = 30 * time.Second
 // warm fetches the pages that fill the candidate's opcache, one after the other,
 // before the checks: their timeouts are meant for a warm release. A page that does
 // not come, or not well, is told and no more, for what a release must do is said by
-// checks – except a 5xx answer where what serves gives a better one: no user shall
+// checks – except one that breaks where it does not in what serves: no user shall
 // meet that. The requests are those of the first FastCGI check but for the path.
 func (v *Verifier) warm(ctx context.Context, g release.Generation) error {
 	if len(v.warmup) > 0 && v.Socket(g) == "" {
@@ -47,13 +47,13 @@ func (v *Verifier) warmOne(ctx context.Context, page Check, g release.Generation
 	case err != nil:
 		v.tell(fmt.Sprintf("warm-up of %s: GET %s: %v", g, page.Path, err), nil)
 		return nil
-	case answer.Status < http.StatusBadRequest:
+	case answer.Status < http.StatusBadRequest && !died(answer):
 		return nil
 	}
 	err = disappointed(answer, "GET %s: answered %d", page.Path, answer.Status)
-	if other := v.against(g); answer.Status >= http.StatusInternalServerError && !other.IsZero() && v.Socket(other) != "" {
+	if other := v.against(g); broken(answer) && !other.IsZero() && v.Socket(other) != "" {
 		better, otherErr := v.fetch(ctx, page, other)
-		if otherErr == nil && better.Status < http.StatusInternalServerError {
+		if otherErr == nil && !broken(better) {
 			return v.explain(page, g, fmt.Sprintf("of %s, where %s answers %d", g, other, better.Status), err)
 		}
 	}
@@ -69,4 +69,8 @@ func (v *Verifier) fetch(ctx context.Context, page Check, g release.Generation) 
 		v.Progress()
 	}
 	return answer, err
+}
+
+func broken(answer *fastcgi.Response) bool {
+	return answer.Status >= http.StatusInternalServerError || died(answer)
 }
