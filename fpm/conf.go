@@ -290,7 +290,7 @@ func (r rendering) ini(dir string) (string, error) {
 			return "", fmt.Errorf("ini %q: PHP does not take such a name", name)
 		}
 		if strings.ContainsRune(settings[name], 0) {
-			return "", fmt.Errorf("ini %s: there is a NUL in it", name)
+			return "", fmt.Errorf("ini %s: there is a line break or NUL in it", name)
 		}
 		out.WriteString(name + " = " + quoted(settings[name]) + "\n")
 	}
@@ -341,16 +341,27 @@ func phpQuote(s string) string {
 // line, so no value can have two.
 func quote(s string) (string, error) {
 	if strings.ContainsAny(s, "\r\n\x00") {
-		return "", errors.New("there is a line break in it, which PHP-FPM's configuration cannot express")
+		return "", errors.New("there is a line break or NUL in it, which PHP-FPM's configuration cannot express")
 	}
 	return quoted(s), nil
 }
 
 // quoted is s for PHP's ini scanner. Between apostrophes nothing has a meaning, not
-// even ${…}; an apostrophe stands between quotation marks, and the parts join.
+// even ${…}; apostrophes stand between quotation marks, and the parts join. No part
+// may be empty.
 func quoted(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'"'"'`) + "'"
+	if s == "" {
+		return `""`
+	}
+	return parts.ReplaceAllStringFunc(s, func(part string) string {
+		if part[0] == '\'' {
+			return `"` + part + `"`
+		}
+		return "'" + part + "'"
+	})
 }
+
+var parts = regexp.MustCompile(`(?s)'+|[^']+`)
 
 // seconds is a duration as PHP-FPM takes it, rounded up: 0 would mean "not at all".
 func seconds(d time.Duration) string {

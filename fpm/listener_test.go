@@ -16,7 +16,7 @@ import (
 )
 
 // scratch is a short path: a socket's may have 107 bytes only.
-func scratch(t *testing.T) string {
+func scratch(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "fpm-")
 	if err != nil {
@@ -50,7 +50,7 @@ func dial(t *testing.T, path string) net.Conn {
 }
 
 // eventually polls until ok, for a noisy machine's patience.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -35,6 +35,7 @@ type server struct {
 	adopted *supervisor.Child
 	spare   []*supervisor.Child // adopted too, but superseded
 	leaving *departure          // nil: it is to stay
+	proved  bool                // a master of it has accepted
 
 	failed chan error // why the last master did not come up
 }
@@ -69,7 +70,7 @@ func (s *server) adopt(c *supervisor.Child, life int) {
 	if s.adopted != nil {
 		s.spare = append(s.spare, s.adopted)
 	}
-	s.lives, s.last, s.adopted = life, c, c
+	s.lives, s.last, s.adopted, s.proved = life, c, c, true
 	s.proc.Adopt(c)
 }
 
@@ -166,6 +167,10 @@ func (s *server) proof(ctx context.Context, c *supervisor.Child) error {
 
 // hear follows the life of the masters.
 func (s *server) hear(e supervisor.ProcessEvent) {
+	s.mu.Lock()
+	s.proved = s.proved || e.Proved
+	candidate := !s.proved
+	s.mu.Unlock()
 	if e.Exit == nil {
 		if e.Err != nil {
 			s.fail(e.Err)
@@ -180,7 +185,7 @@ func (s *server) hear(e supervisor.ProcessEvent) {
 	if !e.Proved {
 		s.fail(err)
 	}
-	if !e.Planned {
+	if !e.Planned && !candidate { // of one that never came up Start tells
 		s.tell(Died, err)
 	}
 	s.orphaned(e.Child)

@@ -1,0 +1,374 @@
+package fpm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"superd/fpm/fastcgi"
+	"superd/release"
+	"superd/supervisor"
+	"superd/supervisor/keeper/keepertest"
+	"superd/supervisor/notify"
+	"superd/supervisor/output"
+)
+
+// A shop is an app with releases, a keeper, and one superd after the other.
+type shop struct {
+	t      testing.TB
+	dir    string
+	keeper *keepertest.Keeper
+	change func(*Options, *Pool) // what a test wants different
+
+	mu     sync.Mutex
+	events []Event
+}
+
+func newShop(t testing.TB) *shop {
+	t.Helper()
+	s := &shop{t: t, dir: scratch(t), keeper: keepertest.Start(t)}
+	for _, r := range []string{"r1", "r2"} {
+		s.deploy(r, index)
+	}
+	return s
+}
+
+// index tells which release every part of an answer is of, and how long it slept.
+const index = `<?php
+$asked = ($_GET['ms'] ?? 0) * 1000;
+$begun = microtime(true);
+if (isset($_GET['spin'])) { while (true) { } }
+while (isset($_GET['crash'])) { posix_kill(posix_getpid(), 11); }
+if ($asked) { usleep($asked); }
+$cut = $asked && (microtime(true) - $begun) * 1e6 < $asked * 0.99;
+header('Content-Type: application/json');
+echo json_encode([
+    'self' => '@release@', 'part' => include __DIR__ . '/../part.php',
+    'cwd' => @include getcwd() . '/../part.php', 'root' => @include $_SERVER['DOCUMENT_ROOT'] . '/../part.php',
+    'env' => getenv('SUPERD_RELEASE'), 'cut' => $cut, 'server' => isset($_GET['server']) ? $_SERVER : null,
+    'ini' => array_map('ini_get', (array) ($_GET['ini'] ?? [])), 'getenv' => array_map('getenv', (array) ($_GET['env'] ?? [])),
+    'vars' => array_keys(array_diff_key(get_defined_vars(), ['asked' => 1, 'begun' => 1, 'cut' => 1])),
+    'prepended' => defined('PREPENDED') ? PREPENDED : null, 'pid' => getmypid(),
+], JSON_INVALID_UTF8_SUBSTITUTE);
+`
+
+func (s *shop) deploy(name, script string) release.Generation {
+	s.t.Helper()
+	dir := filepath.Join(s.dir, "releases", name)
+	for path, text := range map[string]string{
+		"public/index.php": strings.ReplaceAll(script, "@release@", name),
+		"part.php":         fmt.Sprintf("<?php return '%s';", name),
+	} {
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return release.Generation{Release: name, Dir: dir}
+}
+
+// generation is number n, of release r1 when odd and r2 when even.
+func (s *shop) generation(n uint64) release.Generation {
+	name := fmt.Sprintf("r%d", 2-n%2)
+	return release.Generation{Number: n, Release: name, Dir: filepath.Join(s.dir, "releases", name)}
+}
+
+func (s *shop) public() string { return filepath.Join(s.dir, "run", "fpm.sock") }
+
+func (s *shop) tell(e Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, e)
+}
+
+func (s *shop) told(kind string) []Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Event
+	for _, e := range s.events {
+		if e.Kind == kind {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// A life is one superd.
+type life struct {
+	*Web
+	shop     *shop
+	children *supervisor.Children
+	end      func() // as a SIGKILL would: nothing is stopped
+}
+
+func (s *shop) superd() *life {
+	s.t.Helper()
+	t := s.t
+	heard, err := notify.Listen(filepath.Join(s.dir, "notify"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	out := output.Open(output.Options{Dir: filepath.Join(s.dir, "log"), MaxSize: 1 << 20, Keep: 1, Log: log})
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	children, err := supervisor.Open(ctx, supervisor.Options{Keeper: s.keeper.Socket(), State: filepath.Join(s.dir, "state"), Notify: heard, Output: out, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Pool{
+		Binary: phpFPM, User: "www-data", Group: "www-data", DocumentRoot: "public", Pin: true,
+		PM: "static", MaxChildren: 8, DrainTimeout: 20 * time.Second, Env: map[string]string{"PATH": os.Getenv("PATH")},
+	}
+	access, err := Allow("www-data", "www-data", 0o660)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{
+		App: "shop", RunDir: filepath.Join(s.dir, "run"), Listen: s.public(), Access: access, Backlog: 1024,
+		Handoff: Parallel, Drain: 20 * time.Second, Output: "shop/fpm.log", Children: children, Log: log, Tell: s.tell,
+		Lines: func(ctx context.Context) (<-chan string, error) { return follow(ctx, out, "shop/fpm") },
+	}
+	if s.change != nil {
+		s.change(&o, &p)
+	}
+	p.DrainTimeout = o.Drain
+	o.Pool = func(release.Generation) (Pool, error) { return p, nil }
+	l := &life{Web: New(o), shop: s, children: children}
+	for _, c := range children.Adopted() {
+		if !l.Adopt(c) {
+			t.Errorf("%s has no owner", c.Name())
+		}
+	}
+	l.run(heard, out)
+	return l
+}
+
+func (l *life) run(heard *notify.Server, out *output.Store) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	parts.Go(func() {
+		if err := l.children.Run(ctx); err != nil {
+			l.shop.t.Errorf("children: %v", err)
+		}
+	})
+	webCtx, endWeb := context.WithCancel(context.Background())
+	var web sync.WaitGroup
+	web.Go(func() {
+		if err := l.Run(webCtx); err != nil {
+			l.shop.t.Errorf("web: %v", err)
+		}
+	})
+	l.end = sync.OnceFunc(func() {
+		endWeb()
+		web.Wait()
+		cancel()
+		parts.Wait()
+		_ = l.children.Close()
+		_ = heard.Close()
+		out.Close()
+	})
+	l.shop.t.Cleanup(l.end)
+}
+
+func follow(ctx context.Context, out *output.Store, name string) (<-chan string, error) {
+	from, err := out.Follow(ctx, name, 0)
+	if err != nil {
+		return nil, err
+	}
+	to := make(chan string)
+	go func() {
+		defer close(to)
+		for line := range from {
+			select {
+			case to <- line.Text:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return to, nil
+}
+
+func (l *life) must(what string, err error) {
+	l.shop.t.Helper()
+	if err != nil {
+		l.shop.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// serve brings g up and makes it serve; the generation before is retired.
+func (l *life) serve(g release.Generation) {
+	l.shop.t.Helper()
+	before, _ := l.Serving()
+	l.must("start", l.Start(l.shop.t.Context(), g))
+	l.must("promote", l.Promote(l.shop.t.Context(), g))
+	if before.Number != g.Number {
+		l.must("retire", l.Retire(l.shop.t.Context(), before))
+	}
+}
+
+func (l *life) status(g release.Generation) (Status, bool) {
+	for _, st := range l.Status(context.Background()) {
+		if st.Generation == g {
+			return st, true
+		}
+	}
+	return Status{}, false
+}
+
+// gone waits until g has left without a trace.
+func (l *life) gone(g release.Generation) {
+	l.shop.t.Helper()
+	eventually(l.shop.t, g.String()+" is gone", func() bool {
+		_, there := l.status(g)
+		return !there
+	})
+	if dir := filepath.Join(l.shop.dir, "run", fmt.Sprint(g.Number)); exists(dir) {
+		l.shop.t.Errorf("%s is still there", dir)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+type reply struct {
+	Self, Part, Cwd, Root, Env string
+	Cut                        bool
+	Server                     map[string]any
+	INI                        []string `json:"ini"`
+	Getenv                     []any
+	Vars                       []string
+	Prepended                  string
+	PID                        int `json:"pid"`
+}
+
+// get asks through a socket, as a web server with the document root of dir would.
+func get(ctx context.Context, socket, dir, query string) (reply, error) {
+	params := fastcgi.Script(dir, "index.php", "/index.php?"+query, http.MethodGet, "")
+	var a reply
+	r, err := fastcgi.Do(ctx, "unix", socket, fastcgi.Request{Params: params})
+	if err != nil {
+		return a, err
+	}
+	if r.Status != http.StatusOK {
+		return a, fmt.Errorf("status %d: %s %s", r.Status, r.Body, r.Stderr)
+	}
+	if err := json.Unmarshal(r.Body, &a); err != nil {
+		return a, fmt.Errorf("%w: %s", err, r.Body)
+	}
+	return a, nil
+}
+
+func (s *shop) get(query string) (reply, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return get(ctx, s.public(), filepath.Join(s.dir, "releases/r1/public"), query)
+}
+
+// A load is users who ask through the public path.
+type load struct {
+	stop     chan struct{}
+	users    sync.WaitGroup
+	asked    atomic.Int64
+	answered atomic.Int64
+	slept    atomic.Int64
+	shop     *shop
+
+	mu      sync.Mutex
+	wrong   []string
+	longest time.Duration
+	last    time.Time
+}
+
+func (s *shop) load() *load { return &load{stop: make(chan struct{}), shop: s, last: time.Now()} }
+
+// open asks at a constant rate, whatever becomes of the answers. Every tenth sleeps.
+func (l *load) open(perSecond int) {
+	l.users.Go(func() {
+		tick := time.NewTicker(time.Second / time.Duration(perSecond))
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-l.stop:
+				return
+			case <-tick.C:
+			}
+			query := ""
+			if n%10 == 0 {
+				query = "ms=300"
+			}
+			l.users.Go(func() { l.ask(query) })
+		}
+	})
+}
+
+// closed is users who ask again as soon as they are answered.
+func (l *load) closed(users int, query string) {
+	for range users {
+		l.users.Go(func() {
+			for {
+				select {
+				case <-l.stop:
+					return
+				default:
+					l.ask(query)
+				}
+			}
+		})
+	}
+}
+
+func (l *load) ask(query string) {
+	l.asked.Add(1)
+	a, err := l.shop.get(query)
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.longest = max(l.longest, now.Sub(l.last))
+	l.last = now
+	switch {
+	case err != nil:
+		l.wrong = append(l.wrong, err.Error())
+		return
+	case a.Cut:
+		l.wrong = append(l.wrong, "a sleep was cut short")
+	case a.Self != a.Part || a.Self != a.Root || a.Self != a.Cwd || a.Self != a.Env:
+		l.wrong = append(l.wrong, fmt.Sprintf("a mixed answer: %+v", a))
+	}
+	if query != "" {
+		l.slept.Add(1)
+	}
+	l.answered.Add(1)
+}
+
+// done ends the load and tells what went wrong.
+func (l *load) done() {
+	l.shop.t.Helper()
+	close(l.stop)
+	l.users.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, w := range l.wrong {
+		if i == 5 {
+			break
+		}
+		l.shop.t.Error(w)
+	}
+	if len(l.wrong) > 0 || l.answered.Load() == 0 {
+		l.shop.t.Errorf("%d of %d requests went wrong", len(l.wrong), l.asked.Load())
+	}
+	l.shop.t.Logf("%d answered, %d of them slept, longest gap between two answers %s", l.answered.Load(), l.slept.Load(), l.longest)
+}
