@@ -137,11 +137,18 @@ func (h *History) good() []Generation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var good []Generation
-	for _, r := range slices.Backward(h.records) {
-		known := slices.ContainsFunc(good, func(g Generation) bool { return g.Release == r.To.Release })
-		if r.Verdict == Live && !known {
-			good = append(good, r.To)
+	seen := map[string]bool{}
+	add := func(g Generation) {
+		if !g.IsZero() && !seen[g.Release] {
+			good = append(good, g)
 		}
+		seen[g.Release] = true
+	}
+	for _, r := range slices.Backward(h.records) {
+		if r.Verdict == Live {
+			add(r.To)
+		}
+		add(r.From) // also the very first, which no switch has made live
 	}
 	return good
 }

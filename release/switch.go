@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,7 @@ func (s *Switch) forward(ctx context.Context, first Phase) error {
 	steps := s.steps()
 	for _, st := range steps[indexOf(steps, first):] {
 		if err := s.do(ctx, st); err != nil {
-			return s.rollBack(ctx, st.phase, err)
+			return s.rollBack(ctx, cmp.Or(s.Phase, Preparing), err) // st may not have been entered
 		}
 	}
 	if err := s.enter(ctx, Committing); err != nil {
@@ -398,10 +399,14 @@ func (s *Switch) within(ctx context.Context, limit time.Duration, do verb) error
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
-	if cause := context.Cause(ctx); !errors.Is(err, cause) {
-		return fmt.Errorf("%w: %w", cause, err)
+	cause := context.Cause(ctx)
+	switch {
+	case errors.Is(err, cause):
+		return err
+	case err.Error() == ctx.Err().Error(): // says nothing but that it was cancelled
+		return cause
 	}
-	return err
+	return fmt.Errorf("%w: %w", cause, err)
 }
 
 func (s *Switch) note(what string, err error) {
