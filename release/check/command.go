@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,28 +29,35 @@ const (
 	patience = 10 * time.Second
 )
 
-// runCommand runs the command of a check in the directory of g. Nothing of its
-// process group is left behind when it ends, by itself or with ctx.
+// runCommand runs the command of a check in the directory of g.
 func (p *prober) runCommand(ctx context.Context, c Check, g release.Generation) error {
 	process, err := p.Process(g, c.Command)
 	if err != nil {
 		return err
 	}
-	cmd, err := command(process, g)
+	process.Dir = cmp.Or(process.Dir, g.Dir)
+	return Run(ctx, process)
+}
+
+// Run runs a process to its end, which is an error unless it exits with 0; what it
+// wrote last is in the error, a release.Explained. Nothing of its process group is
+// left behind when it ends, by itself or with ctx.
+func Run(ctx context.Context, p Process) error {
+	cmd, err := command(p)
 	if err != nil {
 		return err
 	}
 	output, err := run(ctx, cmd)
 	if err != nil {
 		return &explained{
-			fmt.Errorf("%s: %w", strings.Join(c.Command, " "), because(ctx, err)),
+			fmt.Errorf("%s: %w", strings.Join(p.Argv, " "), because(ctx, err)),
 			lastLines(output, maxLines),
 		}
 	}
 	return nil
 }
 
-func command(p Process, g release.Generation) (*exec.Cmd, error) {
+func command(p Process) (*exec.Cmd, error) {
 	if len(p.Argv) == 0 {
 		return nil, errors.New("command is empty")
 	}
@@ -57,12 +65,8 @@ func command(p Process, g release.Generation) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := p.Dir
-	if dir == "" {
-		dir = g.Dir
-	}
 	return &exec.Cmd{
-		Path: path, Args: p.Argv, Env: p.Env, Dir: dir,
+		Path: path, Args: p.Argv, Env: p.Env, Dir: p.Dir,
 		SysProcAttr: &syscall.SysProcAttr{
 			Setpgid:    true,
 			Credential: p.Credential,
