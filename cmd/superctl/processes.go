@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"superd/control"
+)
+
+const names = "NAME: an app, shop/fpm, shop/emails, shop/emails:3, a pattern such as shop/*, or all"
+
+func (c *cli) startCommand() *cobra.Command {
+	return c.verb("start NAME…", "start what was stopped", 1, names, func(args []string) ([]control.ProcessOrder, error) {
+		return each(args, control.ProcessOrder{Verb: control.VerbStart}), nil
+	})
+}
+
+func (c *cli) stopCommand() *cobra.Command {
+	now := false
+	cmd := c.verb("stop NAME…", "stop and keep stopped; jobs in hand are finished", 1, names, func(args []string) ([]control.ProcessOrder, error) {
+		return each(args, control.ProcessOrder{Verb: control.VerbStop, Now: now}), nil
+	})
+	cmd.Flags().BoolVar(&now, "now", false, "do not wait for the job in hand: kill")
+	return cmd
+}
+
+func (c *cli) restartCommand() *cobra.Command {
+	return c.verb("restart NAME…", "end and begin anew, on the same release", 1, names, func(args []string) ([]control.ProcessOrder, error) {
+		return each(args, control.ProcessOrder{Verb: control.VerbRestart}), nil
+	})
+}
+
+func (c *cli) signalCommand() *cobra.Command {
+	return c.verb("signal SIGNAL NAME…", "send a signal to main processes", 2, "SIGNAL and NAME", func(args []string) ([]control.ProcessOrder, error) {
+		return each(args[1:], control.ProcessOrder{Verb: control.VerbSignal, Signal: args[0]}), nil
+	})
+}
+
+func (c *cli) scaleCommand() *cobra.Command {
+	return c.verb("scale POOL NUMBER", "change how many workers a pool has, until superd starts anew", 2, "POOL and NUMBER", func(args []string) ([]control.ProcessOrder, error) {
+		n, err := strconv.Atoi(args[1])
+		if err != nil || n < 0 || len(args) > 2 {
+			return nil, usage("scale takes one POOL and a NUMBER of workers, such as: superctl scale shop/emails 10")
+		}
+		return each(args[:1], control.ProcessOrder{Verb: control.VerbScale, Processes: n}), nil
+	})
+}
+
+func each(names []string, like control.ProcessOrder) []control.ProcessOrder {
+	var orders []control.ProcessOrder
+	for _, name := range names {
+		like.Name = name
+		orders = append(orders, like)
+	}
+	return orders
+}
+
+// verb is a command that does one thing to processes and prints what came of it.
+func (c *cli) verb(use, short string, least int, what string, orders func([]string) ([]control.ProcessOrder, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Args: arguments(least, -1, what), ValidArgsFunction: c.completeProcesses,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, err := orders(args)
+			if err != nil {
+				return err
+			}
+			return c.order(cmd.Context(), all)
+		},
+	}
+}
+
+// order does one after the other, and goes on past one that fails.
+func (c *cli) order(ctx context.Context, orders []control.ProcessOrder) error {
+	var first error
+	all := []control.ProcessResult{}
+	for _, o := range orders {
+		results, err := c.client().Process(ctx, o)
+		if err != nil && first == nil {
+			first = err
+		}
+		for _, r := range results {
+			if !r.OK && first == nil {
+				first = &control.Error{Kind: control.Internal, Message: fmt.Sprintf("%s %s: %s", o.Verb, r.Name, r.Message)}
+			}
+		}
+		all = append(all, results...)
+	}
+	if c.json {
+		if err := c.print(all); err != nil {
+			return err
+		}
+		return first
+	}
+	for _, r := range all {
+		fmt.Fprintf(c.out, "%s: %s", r.Name, r.State)
+		if r.Message != "" {
+			fmt.Fprintf(c.out, " (%s)", r.Message)
+		}
+		fmt.Fprintln(c.out)
+	}
+	return first
+}

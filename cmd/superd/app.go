@@ -1,0 +1,364 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"superd/config"
+	"superd/control"
+	"superd/fpm"
+	"superd/release"
+	"superd/release/check"
+	"superd/supervisor"
+	"superd/supervisor/output"
+	"superd/workers"
+)
+
+// app is one application: its web side, its workers, and what moves both from one
+// release to another.
+type app struct {
+	name     string
+	cfg      *config.App
+	daemon   *daemon
+	around   surroundings
+	hooks    *hooks
+	web      release.Web
+	fpm      *fpm.Web // nil: the app has no PHP-FPM
+	fleet    *workers.Fleet
+	watcher  *check.Watcher
+	switcher *release.Switcher
+
+	journal *release.FileJournal
+	state   *release.StateFile
+	copying sync.WaitGroup // of lines, for fpmLines
+}
+
+// Floors of the disk that releases are on: enough for logs and for what a release
+// writes when it starts.
+const (
+	minFreeBytes  = 64 << 20
+	minFreeInodes = 1000
+)
+
+func (d *daemon) newApp(cfg *config.App) (*app, error) {
+	a := &app{name: cfg.Name, cfg: cfg, daemon: d, around: newSurroundings(cfg), web: noWeb{}}
+	a.hooks = &hooks{around: a.around, children: d.children}
+	if cfg.FPM != nil {
+		if err := a.newWeb(); err != nil {
+			return nil, err
+		}
+	}
+	a.fleet = workers.New(workers.Options{
+		App: a.name, Pools: a.pools(), Children: d.children, Log: d.log, MaxFailures: cfg.Switch.MaxFailures, Tell: a.heardWorkers, Progress: a.progress,
+	})
+	site := a.site()
+	a.watcher = check.NewWatcher(site, a.checks(), check.WatchOptions{For: cfg.Switch.Watch, MaxFailures: cfg.Switch.MaxFailures})
+	tree, err := a.tree()
+	if err != nil {
+		return nil, err
+	}
+	return a, a.newSwitcher(tree, check.NewVerifier(site, a.checks(), a.warmup()))
+}
+
+func (a *app) newSwitcher(tree *release.Tree, verifier *check.Verifier) error {
+	d := a.daemon
+	dir := filepath.Join(d.cfg.StateDir, "apps", a.name)
+	var damaged, err error
+	if a.journal, err = release.OpenJournal(filepath.Join(dir, "journal")); a.journal == nil {
+		return err
+	}
+	damaged = errors.Join(damaged, err)
+	if a.state, err = release.OpenState(filepath.Join(dir, "state")); a.state == nil {
+		return err
+	}
+	damaged = errors.Join(damaged, err)
+	history, err := release.OpenHistory(filepath.Join(dir, "history.ndjson"))
+	if err != nil {
+		return err
+	}
+	if damaged != nil {
+		d.log.Error("what was remembered of the app is damaged; the link decides what is live", "app", a.name, "error", damaged)
+	}
+	a.switcher = release.NewSwitcher(release.Options{
+		App: a.name, Tree: tree,
+		Parts:   release.Parts{Files: tree, Web: a.web, Workers: a.fleet, Checks: verifier, Traffic: a.watcher},
+		Journal: a.journal, State: a.state, History: history,
+		Limits:       release.Limits{Rotate: a.cfg.Switch.ProgressDeadline, Undo: a.cfg.Switch.ProgressDeadline, Verify: a.verifyLimit(), Finish: a.finishLimit()},
+		AutoRollback: a.cfg.Switch.AutoRollback,
+		Tell:         a.heardSwitch, Failpoint: failpoint(), BootID: bootID(), Log: d.log,
+	})
+	return nil
+}
+
+// verifyLimit is a net behind the deadlines of the checks, for none of them.
+func (a *app) verifyLimit() time.Duration {
+	limit := a.cfg.Switch.ProgressDeadline
+	for _, c := range a.cfg.Checks {
+		limit = max(limit, c.Deadline+2*c.Timeout)
+	}
+	return limit
+}
+
+func (a *app) finishLimit() time.Duration {
+	limit := 15 * time.Minute
+	if a.cfg.Switch.After != nil {
+		limit += a.cfg.Switch.After.Timeout
+	}
+	return limit
+}
+
+func (a *app) tree() (*release.Tree, error) {
+	who, err := a.around.credential()
+	if err != nil {
+		return nil, err
+	}
+	s := a.cfg.Switch
+	t := &release.Tree{
+		App: a.name, Root: a.cfg.Root, Releases: a.cfg.Releases, Current: a.cfg.Current, Required: s.Required,
+		UID: who.UID, GID: who.GID, Groups: who.Groups,
+		MinFreeBytes: minFreeBytes, MinFreeInodes: minFreeInodes, KeepReleases: s.KeepReleases,
+		Before: hookOf(s.Before), After: hookOf(s.After), RunHook: a.hooks.run, InUse: a.inUse,
+	}
+	if a.fpm != nil {
+		t.Test = a.fpm.Test
+	}
+	return t, nil
+}
+
+func hookOf(h *config.Hook) release.Hook {
+	if h == nil {
+		return release.Hook{}
+	}
+	return release.Hook{Command: h.Command, Timeout: h.Timeout}
+}
+
+// inUse is the directories of releases that something of the app runs from.
+func (a *app) inUse() map[string]bool {
+	used := map[string]bool{}
+	if a.fpm != nil {
+		for _, dir := range a.fpm.InUse() {
+			used[dir] = true
+		}
+	}
+	for _, dir := range a.fleet.InUse() {
+		used[dir] = true
+	}
+	return used
+}
+
+func (a *app) newWeb() error {
+	f, d := a.cfg.FPM, a.daemon
+	access, err := fpm.Allow(f.ListenOwner, f.ListenGroup, f.ListenMode)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	a.fpm = fpm.New(fpm.Options{
+		App: a.name, RunDir: filepath.Join(d.cfg.RunDir, a.name), Listen: f.Listen, Access: access, Backlog: f.Backlog,
+		Handoff: fpm.Handoff(f.Handoff), Drain: f.DrainTimeout, Output: filepath.Join(a.name, "fpm.log"), Pool: a.fpmPool,
+		Children: d.children, Log: d.log, Tell: a.heardWeb, Lines: a.fpmLines,
+	})
+	a.web = a.fpm
+	return nil
+}
+
+// fpmPool is how PHP-FPM runs generation g.
+func (a *app) fpmPool(g release.Generation) (fpm.Pool, error) {
+	f := a.cfg.FPM
+	who, err := a.around.credential()
+	if err != nil {
+		return fpm.Pool{}, err
+	}
+	v, err := a.around.vars(g, 0)
+	if err != nil {
+		return fpm.Pool{}, err
+	}
+	env, err := a.around.env(v, who, nil)
+	if err != nil {
+		return fpm.Pool{}, err
+	}
+	include, err := expandAll(f.Include, v)
+	if err != nil {
+		return fpm.Pool{}, fmt.Errorf("include: %w", err)
+	}
+	return fpm.Pool{
+		Binary: f.Binary, Args: f.Args, User: f.User, Group: f.Group, DocumentRoot: f.DocumentRoot, Pin: f.Pin,
+		PM: f.PM, MaxChildren: f.MaxChildren, StartServers: f.StartServers, MinSpareServers: f.MinSpareServers, MaxSpareServers: f.MaxSpareServers,
+		MaxRequests: f.MaxRequests, RequestTerminateTimeout: f.RequestTerminateTimeout, SlowlogTimeout: f.SlowlogTimeout,
+		DrainTimeout: f.DrainTimeout, INI: f.INI, Env: env, Include: include,
+	}, nil
+}
+
+// fpmLines are what the masters write from now on.
+func (a *app) fpmLines(ctx context.Context) (<-chan string, error) {
+	lines, err := a.followLog(ctx, a.name+"/fpm")
+	if err != nil {
+		return nil, err
+	}
+	texts := make(chan string)
+	a.copying.Go(func() {
+		defer close(texts)
+		for l := range lines {
+			if l.Lagged {
+				return
+			}
+			select {
+			case texts <- l.Text:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return texts, nil
+}
+
+// followLog waits until there is something of that name to follow.
+func (a *app) followLog(ctx context.Context, name string) (<-chan output.Line, error) {
+	for {
+		lines, err := a.daemon.output.Follow(ctx, name, 0)
+		if !errors.Is(err, output.ErrUnknown) {
+			return lines, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// site is what the checks need to know of the app.
+func (a *app) site() check.Site {
+	s := check.Site{
+		Socket: func(release.Generation) string { return "" }, Against: a.against, Process: a.checkProcess,
+		Tail: func(release.Generation) []string { return a.daemon.output.Tail(a.name+"/fpm", 20) },
+		Tell: func(what string, lines []string) {
+			a.daemon.event(control.Event{Kind: "check.note", App: a.name, Message: what, Lines: lines})
+		},
+		Progress: a.progress,
+	}
+	if a.fpm != nil {
+		s.DocumentRoot, s.Socket = a.cfg.FPM.DocumentRoot, a.fpm.Socket
+	}
+	return s
+}
+
+// against is the other generation of a switch to g.
+func (a *app) against(g release.Generation) release.Generation {
+	if c := a.switcher.Snapshot().Current; c != nil && c.To.Number == g.Number {
+		return c.From
+	}
+	return release.Generation{}
+}
+
+func (a *app) checkProcess(g release.Generation, command []string) (check.Process, error) {
+	return a.process(command, 0, g, nil)
+}
+
+// process is a command of the app that is run beside it, and not kept up.
+func (a *app) process(command []string, slot int, g release.Generation, env map[string]string) (check.Process, error) {
+	s, err := a.around.spec(a.name+"/check", "", command, slot, g, env)
+	if err != nil {
+		return check.Process{}, err
+	}
+	p := check.Process{Argv: s.Argv, Env: s.Env, Dir: s.Dir}
+	if a.cfg.User != "" {
+		p.Credential = &syscall.Credential{Uid: s.User.UID, Gid: s.User.GID, Groups: s.User.Groups}
+	}
+	return p, nil
+}
+
+func (a *app) checks() []check.Check {
+	var all []check.Check
+	for _, c := range a.cfg.Checks {
+		all = append(all, check.Check{
+			Name: c.Name, Phase: c.Phase, Kind: c.Kind, Path: c.Path, Script: c.Script, URL: c.URL, Address: c.Address,
+			Command: c.Command, Status: c.Status, Body: c.Body, Headers: c.Headers, Interval: c.Interval, Timeout: c.Timeout,
+			HealthyThreshold: c.HealthyThreshold, UnhealthyThreshold: c.UnhealthyThreshold, Deadline: c.Deadline,
+		})
+	}
+	return all
+}
+
+func (a *app) warmup() []string {
+	if a.cfg.FPM == nil {
+		return nil
+	}
+	return a.cfg.FPM.Warmup
+}
+
+func (a *app) progress() { a.switcher.Progress() }
+
+// adopt takes a child of an earlier superd that is of this app.
+func (a *app) adopt(c *supervisor.Child) bool {
+	return a.fpm != nil && a.fpm.Adopt(c) || a.fleet.Adopt(c) || a.hooks.adopt(c)
+}
+
+// add puts what runs for the app into the daemon's group.
+func (a *app) add(g *supervisor.Group) {
+	g.Add(a.name+": hooks", a.hooks.Run)
+	if a.fpm != nil {
+		g.Add(a.name+": fpm", a.fpm.Run)
+	}
+	g.Add(a.name+": workers", a.fleet.Run)
+}
+
+// stop ends everything of the app: no new request gets in, those that are in are
+// answered, workers finish their jobs.
+func (a *app) stop(ctx context.Context) {
+	var web error
+	var stopping sync.WaitGroup
+	if a.fpm != nil {
+		stopping.Go(func() { web = a.fpm.Stop(ctx) })
+	}
+	err := a.fleet.StopAll(ctx)
+	stopping.Wait()
+	if err = errors.Join(err, web); err != nil {
+		a.daemon.log.Error("stopping the app did not go well", "app", a.name, "error", err)
+	}
+}
+
+func (a *app) close() error {
+	a.copying.Wait()
+	var errs []error
+	if a.journal != nil {
+		errs = append(errs, a.journal.Close())
+	}
+	if a.state != nil {
+		errs = append(errs, a.state.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *app) heardSwitch(e release.Event) {
+	a.daemon.event(control.SwitchEvent(a.name, e))
+}
+
+func (a *app) heardWeb(e fpm.Event) {
+	a.daemon.event(control.Event{
+		Kind: e.Kind, App: a.name, Process: a.name + "/fpm", To: e.Generation, Reason: e.Reason, Lines: e.Lines, Switch: a.switchID(),
+	})
+	if e.Kind == fpm.Died || e.Kind == fpm.WorkerDied {
+		a.watcher.Fail(e.Generation, "php-fpm: "+e.Reason, e.Lines)
+	}
+}
+
+// switchID is the switch that is going on, so that those who follow it hear what
+// happens to processes meanwhile.
+func (a *app) switchID() string {
+	if c := a.switcher.Snapshot().Current; c != nil {
+		return c.ID
+	}
+	return ""
+}
+
+// noWeb is the web side of an app that has none.
+type noWeb struct{}
+
+func (noWeb) Start(context.Context, release.Generation) error   { return nil }
+func (noWeb) Promote(context.Context, release.Generation) error { return nil }
+func (noWeb) Retire(context.Context, release.Generation) error  { return nil }

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+
+	"superd/config"
+	"superd/control"
+	"superd/supervisor"
+	"superd/supervisor/notify"
+	"superd/supervisor/output"
+)
+
+// daemon is superd: every part of it, and nothing but the parts.
+type daemon struct {
+	cfg     *config.Config
+	refused error // the configuration file is broken; cfg is the last good one
+	log     *slog.Logger
+	began   time.Time
+
+	events   *control.Events
+	notify   *notify.Server
+	output   *output.Store
+	children *supervisor.Children
+	apps     []*app // by name
+	socket   *control.Socket
+	server   *control.Server
+
+	end      context.CancelFunc // begins the shutdown
+	leftover []*supervisor.Child
+}
+
+// serve runs the daemon until ctx ends, then stops all that it runs.
+func serve(ctx context.Context, file, state string) error {
+	keeper := os.Getenv("SUPERD_KEEPER")
+	if keeper == "" {
+		return usage(errors.New("serve is started by superd-keeper; you want: superd run --config " + file))
+	}
+	cfg, refused, err := loadOrLastGood(file, state)
+	if err != nil {
+		return coded{err, exitRejected}
+	}
+	d := &daemon{cfg: cfg, refused: refused, log: newLog(cfg.Log, os.Stderr), began: time.Now()}
+	if refused != nil {
+		d.log.Error("the configuration is refused; going on with the last good one", "file", file, "error", refused)
+	} else if err := keepLastGood(cfg, file); err != nil {
+		d.log.Warn("the configuration cannot be kept for the case of a crash", "error", err)
+	}
+	ctx, d.end = context.WithCancel(ctx)
+	defer d.end()
+	if err := d.open(ctx, keeper); err != nil {
+		return errors.Join(err, d.close())
+	}
+	return d.run(ctx)
+}
+
+// open builds every part. Nothing is started.
+func (d *daemon) open(ctx context.Context, keeper string) (err error) {
+	for _, dir := range []string{d.cfg.RunDir, d.cfg.StateDir, d.cfg.LogDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	if d.events, err = control.OpenEvents(filepath.Join(d.cfg.StateDir, "events.ndjson"), d.log); err != nil {
+		d.log.Warn("events of before are lost", "error", err)
+	}
+	if d.notify, err = notify.Listen(filepath.Join(d.cfg.RunDir, "notify.sock")); err != nil {
+		return err
+	}
+	d.output = output.Open(output.Options{Dir: d.cfg.LogDir, Compress: true, Log: d.log})
+	d.children, err = supervisor.Open(ctx, supervisor.Options{
+		Keeper: keeper, State: d.cfg.StateDir, Notify: d.notify, Output: d.output, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	for i := range d.cfg.Apps {
+		a, err := d.newApp(&d.cfg.Apps[i])
+		if err != nil {
+			return fmt.Errorf("app %s: %w", d.cfg.Apps[i].Name, err)
+		}
+		d.apps = append(d.apps, a)
+	}
+	d.adopt()
+	return d.newServer(ctx)
+}
+
+// adopt gives every child of an earlier superd its owner.
+func (d *daemon) adopt() {
+	for _, c := range d.children.Adopted() {
+		owned := false
+		for _, a := range d.apps {
+			owned = owned || a.adopt(c)
+		}
+		if !owned {
+			d.leftover = append(d.leftover, c)
+		}
+	}
+}
+
+// run starts every part, in order, and stops them in reverse once ctx ends. What
+// they rely on comes first: whatever ends a child needs those that tell of its end,
+// and people want to see how far a shutdown is.
+func (d *daemon) run(ctx context.Context) error {
+	var g supervisor.Group
+	g.Add("events", d.events.Run)
+	g.Add("children", d.children.Run)
+	g.Add("leftovers", d.runLeftovers)
+	g.Add("control socket", func(ctx context.Context) error { return d.server.Run(ctx, d.socket) })
+	for _, a := range d.apps {
+		a.add(&g)
+	}
+	stopping := make(chan struct{})
+	g.Add("shutdown", func(turn context.Context) error {
+		<-turn.Done()
+		if ctx.Err() != nil { // not because a part has failed: then the next superd goes on
+			close(stopping)
+			d.stopAll(turn)
+		}
+		return nil
+	})
+	for _, a := range d.apps {
+		g.Add(a.name+": switches", a.switcher.Run)
+	}
+	d.log.Info("superd is here", "version", version, "pid", os.Getpid(), "epoch", d.children.Epoch(), "adopted", len(d.children.Adopted()))
+	d.event(control.Event{Kind: "superd.started", PID: os.Getpid(), Message: fmt.Sprintf("superd %s, %d children adopted", version, len(d.children.Adopted()))})
+	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
+		d.log.Warn("systemd cannot be told", "error", err)
+	}
+	err := g.Run(ctx)
+	select {
+	case <-stopping:
+		err = errors.Join(err, d.children.Shutdown(0))
+		d.log.Info("superd has stopped everything")
+	default:
+	}
+	return errors.Join(err, d.close())
+}
+
+// stopAll ends everything that runs, all apps side by side, each as slowly as its
+// requests and jobs need. A second signal to the keeper is the way to hurry.
+func (d *daemon) stopAll(turn context.Context) {
+	ctx := context.WithoutCancel(turn)
+	d.event(control.Event{Kind: "superd.stopping", PID: os.Getpid()})
+	if _, err := sd.SdNotify(false, sd.SdNotifyStopping); err != nil {
+		d.log.Warn("systemd cannot be told", "error", err)
+	}
+	var apps sync.WaitGroup
+	for _, a := range d.apps {
+		apps.Go(func() { a.stop(ctx) })
+	}
+	apps.Wait()
+}
+
+func (d *daemon) close() error {
+	var errs []error
+	if d.socket != nil {
+		errs = append(errs, d.socket.Close())
+	}
+	if d.children != nil {
+		errs = append(errs, d.children.Close())
+	}
+	if d.output != nil {
+		errs = append(errs, d.output.Close())
+	}
+	if d.notify != nil {
+		errs = append(errs, d.notify.Close())
+	}
+	for _, a := range d.apps {
+		errs = append(errs, a.close())
+	}
+	return errors.Join(errs...)
+}
+
+// leftoverPatience is how long something that no part of the configuration knows any
+// longer may take to finish.
+const leftoverPatience = 90 * time.Second
+
+// runLeftovers ends what an earlier superd ran and this one has no use for.
+func (d *daemon) runLeftovers(ctx context.Context) error {
+	var ending sync.WaitGroup
+	for _, c := range d.leftover {
+		d.log.Warn("ending a process that the configuration does not know", "name", c.Name(), "pid", c.PID())
+		ending.Go(func() {
+			exit, _, err := c.Stop(ctx, syscall.SIGTERM, leftoverPatience, nil)
+			if err == nil {
+				err = c.Acknowledge()
+			}
+			if ctx.Err() == nil {
+				d.log.Info("process that the configuration does not know has ended", "name", c.Name(), "exit", exit.String(), "error", err)
+			}
+		})
+	}
+	ending.Wait()
+	<-ctx.Done()
+	return nil
+}
+
+func (d *daemon) app(name string) (*app, error) {
+	for _, a := range d.apps {
+		if a.name == name {
+			return a, nil
+		}
+	}
+	return nil, &control.Error{Kind: control.NotFound, Message: fmt.Sprintf("there is no app %q", name), Hint: "superctl status lists the apps"}
+}
+
+func (d *daemon) event(e control.Event) { d.events.Append(e) }
+
+// failpoint is where a test ends superd: see docs/decisions/0004-failpoints.md.
+func failpoint() func(string) {
+	file := os.Getenv("SUPERD_FAILPOINT")
+	if file == "" {
+		return nil
+	}
+	return func(name string) {
+		wanted, err := os.ReadFile(file)
+		if err != nil || string(trimmed(wanted)) != name {
+			return
+		}
+		if os.Remove(file) == nil {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // nothing is left to say so
+			select {}
+		}
+	}
+}
+
+func trimmed(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == ' ') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// bootID tells one life of the machine from another (random(4)).
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return string(trimmed(b))
+}
+
+var _ control.Daemon = (*daemon)(nil)

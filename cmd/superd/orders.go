@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"superd/control"
+	"superd/release"
+)
+
+// A target is one thing that an order is for: the PHP-FPM of an app, a whole pool,
+// or one worker.
+type target struct {
+	app  *app
+	name string // whole: "shop/fpm", "shop/emails", "shop/emails:3"
+	own  string // below the app: "fpm", "emails", "emails:3"
+}
+
+func (t target) isFPM() bool { return t.own == "fpm" && t.app.fpm != nil }
+
+// targets are what a name or a pattern means, as whole pools wherever it means all of
+// a pool: a pool is restarted in batches, workers one by one are not.
+func (d *daemon) targets(pattern string) []target {
+	var all []target
+	for _, a := range d.apps {
+		if a.fpm != nil && control.Match(pattern, a.name+"/fpm") {
+			all = append(all, target{a, a.name + "/fpm", "fpm"})
+		}
+		for _, p := range a.fleet.Status() {
+			if pool := a.name + "/" + p.Name; control.Match(pattern, pool) {
+				all = append(all, target{a, pool, p.Name})
+				continue
+			}
+			seen := map[string]bool{}
+			for _, w := range p.Workers {
+				if control.Match(pattern, w.Name) && !seen[w.Name] {
+					seen[w.Name] = true // of one slot two may be there
+					all = append(all, target{a, w.Name, strings.TrimPrefix(w.Name, a.name+"/")})
+				}
+			}
+		}
+	}
+	return all
+}
+
+func unknownName(name string) error {
+	return &control.Error{Kind: control.NotFound, Message: fmt.Sprintf("nothing is called %q", name), Hint: "superctl status lists all names"}
+}
+
+// Process carries out an order, for all that it means side by side.
+func (d *daemon) Process(ctx context.Context, o control.ProcessOrder, by release.By) ([]control.ProcessResult, error) {
+	all := d.targets(o.Name)
+	if len(all) == 0 {
+		return nil, unknownName(o.Name)
+	}
+	if o.Verb == control.VerbSignal && unix.SignalNum("SIG"+o.Signal) == 0 {
+		return nil, &control.Error{Kind: control.Usage, Message: fmt.Sprintf("there is no signal %q", o.Signal), Hint: "write HUP, TERM, USR1 …"}
+	}
+	results := make([]control.ProcessResult, len(all))
+	var working sync.WaitGroup
+	for i, t := range all {
+		d.event(control.Event{Kind: "process." + string(o.Verb), App: t.app.name, Process: t.name, By: &by, Message: o.Signal})
+		working.Go(func() {
+			err := t.carryOut(ctx, o)
+			results[i] = control.ProcessResult{Name: t.name, State: t.state(ctx), OK: err == nil}
+			if err != nil {
+				results[i].Message = err.Error()
+			}
+		})
+	}
+	working.Wait()
+	return results, nil
+}
+
+func (t target) carryOut(ctx context.Context, o control.ProcessOrder) error {
+	if t.isFPM() {
+		return t.orderFPM(ctx, o)
+	}
+	switch fleet := t.app.fleet; o.Verb {
+	case control.VerbStart:
+		return fleet.Start(ctx, t.own)
+	case control.VerbStop:
+		return fleet.Stop(ctx, t.own, o.Now)
+	case control.VerbRestart:
+		return fleet.Restart(ctx, t.own)
+	case control.VerbSignal:
+		return fleet.Signal(t.own, unix.SignalNum("SIG"+o.Signal))
+	case control.VerbScale:
+		return fleet.Scale(ctx, t.own, o.Processes)
+	}
+	return fmt.Errorf("order %q is unknown", o.Verb)
+}
+
+func (t target) orderFPM(ctx context.Context, o control.ProcessOrder) error {
+	web := t.app.fpm
+	switch o.Verb {
+	case control.VerbStart:
+		live := t.app.switcher.Snapshot().Live
+		if live.IsZero() {
+			return errors.New("no release is live yet")
+		}
+		return web.Promote(ctx, live)
+	case control.VerbStop:
+		return web.Stop(ctx)
+	case control.VerbRestart:
+		return web.Restart(ctx)
+	case control.VerbSignal:
+		return web.Signal(unix.SignalNum("SIG" + o.Signal))
+	case control.VerbScale:
+		return errors.New("PHP-FPM has max_children in the configuration; only pools of workers are scaled")
+	}
+	return fmt.Errorf("order %q is unknown", o.Verb)
+}
+
+// state is what the target is in now, in a few words.
+func (t target) state(ctx context.Context) string {
+	if t.isFPM() {
+		for _, g := range t.app.fpm.Status(ctx) {
+			if g.State != "draining" {
+				return string(g.State)
+			}
+		}
+		return "stopped"
+	}
+	for _, p := range t.app.fleet.Status() {
+		if p.Name == t.own {
+			return fmt.Sprintf("%d of %d running, %d draining", p.Running, p.Wanted, p.Draining)
+		}
+		for _, w := range p.Workers {
+			if w.Name == t.name {
+				return string(w.State)
+			}
+		}
+	}
+	return "stopped"
+}
+
+// Logs are the last lines, and those to come, of what a name means.
+func (d *daemon) Logs(ctx context.Context, q control.LogQuery, emit func(control.LogLine) error) error {
+	names := d.logNames(q.Name)
+	if len(names) == 0 {
+		return unknownName(q.Name)
+	}
+	if !q.Follow {
+		for _, name := range names {
+			for _, text := range d.output.Tail(name, q.Lines) {
+				if err := emit(control.LogLine{Process: name, Line: text}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	return d.followLogs(ctx, names, q.Lines, emit)
+}
+
+// logNames are the processes that a name means and that have written, or may yet.
+func (d *daemon) logNames(pattern string) []string {
+	var names []string
+	for _, name := range d.output.Names() {
+		if control.Match(pattern, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (d *daemon) followLogs(ctx context.Context, names []string, n int, emit func(control.LogLine) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer cancel()
+	merged := make(chan control.LogLine)
+	for _, name := range names {
+		lines, err := d.output.Follow(ctx, name, n)
+		if err != nil {
+			continue // forgotten since it was listed
+		}
+		following.Go(func() {
+			for l := range lines {
+				text := l.Text
+				if l.Lagged {
+					text = "(lines are missing here: they came faster than they were read)"
+				}
+				select {
+				case merged <- control.LogLine{Process: name, Line: text}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	for {
+		select {
+		case l := <-merged:
+			if err := emit(l); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

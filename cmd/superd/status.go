@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"superd/control"
+	"superd/fpm"
+	"superd/release"
+	"superd/workers"
+)
+
+// Status is everything that there is to see.
+func (d *daemon) Status(ctx context.Context) (control.Status, error) {
+	s := control.Status{Version: version, PID: os.Getpid(), Started: d.began, Time: time.Now()}
+	if d.refused != nil {
+		s.Problems = append(s.Problems, "the configuration file is broken; superd runs with the last one that was accepted: superd check tells what is wrong")
+	}
+	for _, a := range d.apps {
+		one := a.status(ctx)
+		s.Apps = append(s.Apps, one)
+		for _, p := range one.Problems {
+			s.Problems = append(s.Problems, a.name+": "+p)
+		}
+	}
+	addUsage(ctx, &s)
+	s.Healthy = len(s.Problems) == 0
+	return s, nil
+}
+
+func (a *app) status(ctx context.Context) control.AppStatus {
+	shot := a.switcher.Snapshot()
+	s := control.AppStatus{Name: a.name, State: control.AppOK, Hold: shot.Hold}
+	if !shot.Live.IsZero() {
+		s.Live = &shot.Live
+	}
+	if !shot.Previous.IsZero() {
+		s.Previous = &shot.Previous
+	}
+	if shot.Current != nil {
+		s.Switch = &control.SwitchStatus{Record: *shot.Current, Since: shot.Since, Paused: shot.Paused}
+	}
+	s.State, s.Problems = standing(shot)
+	a.webStatus(ctx, &s, shot)
+	a.poolStatus(&s, shot)
+	return s
+}
+
+// standing is an app in one word, and what is wrong with it.
+func standing(shot release.Snapshot) (control.AppState, []string) {
+	var problems []string
+	if shot.Degraded != "" {
+		problems = append(problems, "degraded: "+shot.Degraded)
+	}
+	switch {
+	case shot.Paused != "":
+		return control.AppPaused, append(problems, "the switch to "+shot.Current.To.Release+" is paused: "+shot.Paused)
+	case shot.Current != nil:
+		return control.AppSwitching, problems
+	case shot.Live.IsZero():
+		return control.AppWaiting, append(problems, "no release is live yet")
+	case shot.Settling:
+		return control.AppSettling, append(problems, "superd has just started and is bringing up "+shot.Live.String())
+	case shot.Degraded != "":
+		return control.AppDegraded, problems
+	case shot.Hold != nil:
+		return control.AppHeld, problems
+	}
+	return control.AppOK, problems
+}
+
+func (a *app) webStatus(ctx context.Context, s *control.AppStatus, shot release.Snapshot) {
+	if a.fpm == nil {
+		return
+	}
+	name := a.name + "/fpm"
+	s.FPM = &control.FPMStatus{Name: name, Listen: a.cfg.FPM.Listen}
+	serves := false
+	for _, g := range a.fpm.Status(ctx) {
+		state := string(g.State)
+		if g.State == fpm.Serving {
+			state, serves = "live", g.PID != 0
+		}
+		s.FPM.Generations = append(s.FPM.Generations, control.GenerationStatus{
+			Generation: g.Generation, State: state, PID: g.PID, Since: g.Since, Restarts: g.Restarts,
+			Active: max(g.Active, 0), Idle: max(g.Idle, 0), Queue: max(g.Queue, 0),
+		})
+	}
+	if !serves && !shot.Live.IsZero() && !shot.Settling {
+		s.Problems = append(s.Problems, name+" does not serve")
+	}
+}
+
+func (a *app) poolStatus(s *control.AppStatus, shot release.Snapshot) {
+	for _, p := range a.fleet.Status() {
+		pool := control.PoolStatus{Name: a.name + "/" + p.Name, Wanted: p.Wanted, Running: p.Running, Draining: p.Draining}
+		for _, w := range p.Workers {
+			pool.Workers = append(pool.Workers, workerStatus(a.name, p.Name, w, shot))
+		}
+		s.Pools = append(s.Pools, pool)
+		if shot.Current == nil && !shot.Settling && !shot.Live.IsZero() && p.Running < p.Wanted {
+			s.Problems = append(s.Problems, fmt.Sprintf("%s has %d of %d workers", pool.Name, p.Running, p.Wanted))
+		}
+	}
+}
+
+func workerStatus(app, pool string, w workers.WorkerStatus, shot release.Snapshot) control.ProcessStatus {
+	return control.ProcessStatus{
+		Name: w.Name, App: app, Pool: pool, State: string(w.State), PID: w.PID,
+		Release: w.Generation.Release, Generation: w.Generation.Number,
+		Stale: w.PID != 0 && w.Generation.Number != shot.Live.Number,
+		Since: w.Since, Restarts: w.Restarts, Last: w.Last,
+	}
+}
+
+// addUsage measures memory and CPU of everything in s at once.
+func addUsage(ctx context.Context, s *control.Status) {
+	roots := map[int]bool{}
+	eachProcess(s, func(pid int, _ *uint64, _ *float64) { roots[pid] = true })
+	used := measure(ctx, roots)
+	eachProcess(s, func(pid int, memory *uint64, cpu *float64) { *memory, *cpu = used[pid].memory, used[pid].cpu })
+}
+
+func eachProcess(s *control.Status, do func(pid int, memory *uint64, cpu *float64)) {
+	for _, a := range s.Apps {
+		if a.FPM != nil {
+			for i := range a.FPM.Generations {
+				if g := &a.FPM.Generations[i]; g.PID != 0 {
+					do(g.PID, &g.Memory, &g.CPU)
+				}
+			}
+		}
+		for _, p := range a.Pools {
+			for i := range p.Workers {
+				if w := &p.Workers[i]; w.PID != 0 {
+					do(w.PID, &w.Memory, &w.CPU)
+				}
+			}
+		}
+	}
+}
+
+// usersOfReleases are the names of the processes that run from each release.
+func (a *app) usersOfReleases(ctx context.Context) map[string][]string {
+	users := map[string][]string{}
+	if a.fpm != nil {
+		for _, g := range a.fpm.Status(ctx) {
+			if g.PID != 0 {
+				users[g.Release] = append(users[g.Release], a.name+"/fpm")
+			}
+		}
+	}
+	for _, p := range a.fleet.Status() {
+		for _, w := range p.Workers {
+			if w.PID != 0 {
+				users[w.Generation.Release] = append(users[w.Generation.Release], w.Name)
+			}
+		}
+	}
+	return users
+}

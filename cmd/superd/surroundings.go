@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"superd/config"
+	"superd/release"
+	"superd/supervisor"
+)
+
+// surroundings are what a process of an app finds when it starts: its user, its
+// environment, and what the templates of the configuration stand for.
+type surroundings struct {
+	app   *config.App
+	outer map[string]string // superd's own environment, for {env:NAME} and PATH
+}
+
+func newSurroundings(app *config.App) surroundings {
+	outer := map[string]string{}
+	for _, v := range os.Environ() {
+		name, value, _ := strings.Cut(v, "=")
+		outer[name] = value
+	}
+	return surroundings{app: app, outer: outer}
+}
+
+// defaultPath is what login(1) gives root.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// credential is who processes of the app run as. Not being root, superd runs all
+// as itself.
+func (s surroundings) credential() (supervisor.Credential, error) {
+	name, group := s.app.User, s.app.Group
+	if name == "" || os.Geteuid() != 0 {
+		u, err := user.Current()
+		if err != nil {
+			return supervisor.Credential{}, fmt.Errorf("look up myself: %w", err)
+		}
+		name = u.Username
+	}
+	if os.Geteuid() != 0 {
+		group = ""
+	}
+	return supervisor.LookupUser(name, group)
+}
+
+// vars is what templates stand for in a process of generation g.
+func (s surroundings) vars(g release.Generation, slot int) (config.Vars, error) {
+	v := config.Vars{
+		App: s.app.Name, Root: s.app.Root, Release: g.Release, ReleaseDir: g.Dir,
+		Generation: g.Number, Slot: slot, Env: maps.Clone(s.outer),
+	}
+	file, err := s.envFile(v)
+	if err != nil {
+		return v, err
+	}
+	maps.Copy(v.Env, file)
+	return v, nil
+}
+
+func (s surroundings) envFile(v config.Vars) (map[string]string, error) {
+	if s.app.EnvFile == "" {
+		return nil, nil //nolint:nilnil // no file, no variables
+	}
+	path, err := config.Expand(s.app.EnvFile, v)
+	if err != nil {
+		return nil, fmt.Errorf("env_file: %w", err)
+	}
+	return config.EnvFile(path)
+}
+
+// env is the whole environment of a process: nothing is inherited but PATH and the
+// language. What is given later wins: the account's, the app's env_file, its env,
+// extra (templates all), and at last what superd itself says.
+func (s surroundings) env(v config.Vars, c supervisor.Credential, extra map[string]string) (map[string]string, error) {
+	env := map[string]string{"PATH": defaultPath, "HOME": c.Home, "USER": c.Name, "LOGNAME": c.Name}
+	for _, name := range []string{"PATH", "LANG", "LC_ALL", "TZ"} {
+		if value, ok := s.outer[name]; ok && value != "" {
+			env[name] = value
+		}
+	}
+	file, err := s.envFile(v)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(env, file)
+	for _, more := range []map[string]string{s.app.Env, extra} {
+		for name, value := range more {
+			if env[name], err = config.Expand(value, v); err != nil {
+				return nil, fmt.Errorf("env %s: %w", name, err)
+			}
+		}
+	}
+	env["SUPERD_APP"] = s.app.Name
+	if v.Release != "" {
+		env["SUPERD_RELEASE"], env["SUPERD_RELEASE_DIR"] = v.Release, v.ReleaseDir
+		env["SUPERD_GENERATION"] = fmt.Sprint(v.Generation)
+	}
+	return env, nil
+}
+
+// lines is env as execve takes it, in order, so that two starts are the same.
+func lines(env map[string]string) []string {
+	all := make([]string, 0, len(env))
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		all = append(all, name+"="+env[name])
+	}
+	return all
+}
+
+// expandAll expands the templates of each argument of a command.
+func expandAll(argv []string, v config.Vars) ([]string, error) {
+	out := make([]string, len(argv))
+	for i, arg := range argv {
+		text, err := config.Expand(arg, v)
+		if err != nil {
+			return nil, fmt.Errorf("command: %w", err)
+		}
+		out[i] = text
+	}
+	return out, nil
+}
+
+// spec is one process of the app in the directory of release g. The program of a
+// command with a slash in it is meant from there, as a shell there would take it.
+func (s surroundings) spec(name, slot string, argv []string, number int, g release.Generation, extra map[string]string) (supervisor.Spec, error) {
+	who, err := s.credential()
+	if err != nil {
+		return supervisor.Spec{}, err
+	}
+	v, err := s.vars(g, number)
+	if err != nil {
+		return supervisor.Spec{}, err
+	}
+	argv, err = expandAll(argv, v)
+	if err != nil {
+		return supervisor.Spec{}, err
+	}
+	env, err := s.env(v, who, extra)
+	if err != nil {
+		return supervisor.Spec{}, err
+	}
+	return supervisor.Spec{
+		Name: name, Slot: slot, Argv: argv, Env: lines(env), Dir: g.Dir, User: who, Umask: 0o022,
+		Log: filepath.Join(s.app.Name, logName(name)),
+	}, nil
+}
+
+// logName is the file of a process's output below the app's log directory:
+// "shop/emails:3" writes to emails-3.log.
+func logName(name string) string {
+	_, own, _ := strings.Cut(name, "/")
+	return strings.ReplaceAll(own, ":", "-") + ".log"
+}
