@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -15,7 +16,10 @@ import (
 // The test binary is also the superd that is killed.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("OUTPUT_TEST_MOVER"); dir != "" {
-		s := Open(Options{Dir: dir, MaxSize: 200_000, Keep: 1000, Log: slog.New(slog.DiscardHandler)})
+		s := Open(Options{Dir: dir, MaxSize: 200_000, Keep: 1000, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+		if err := syscall.SetNonblock(3, true); err != nil { // exec has made it blocking
+			panic(err)
+		}
 		pipe := os.NewFile(3, "pipe")
 		s.Attach("w", "w.log", pipe).Run(context.Background())
 		os.Exit(0)

@@ -277,3 +277,19 @@ func TestFinishLeavesAnOpenPipe(t *testing.T) {
 		t.Errorf("file has %q", got)
 	}
 }
+
+// A line and the end of the pipe may come in one moment.
+func TestLastLineBeforeTheEnd(t *testing.T) {
+	s, _ := store(t, Options{})
+	for n := range 300 {
+		c := start(t, s, "w", "")
+		go func() {
+			fmt.Fprintln(c.in, n)
+			c.in.Close()
+		}()
+		wait(t, c.done)
+		if got := c.Tail(1); !slices.Equal(got, []string{fmt.Sprint(n)}) {
+			t.Fatalf("life %d ends with %q", n, got)
+		}
+	}
+}

@@ -194,19 +194,28 @@ const chunk = 64 << 10
 var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
 
 // readable is nil when the pipe holds something, EAGAIN when it does not, EOF when
-// it never will again.
+// it never will again. The kernel looks at the bytes first and at the writers then,
+// so a last line may come between: after the last writer is gone we look again.
 func readable(fd int) error {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	_, err := ignoringEINTR(func() (int, error) { return unix.Poll(p, 0) })
+	state, err := poll(fd)
+	if err == nil && state&unix.POLLIN == 0 && state != 0 {
+		state, err = poll(fd)
+	}
 	switch {
 	case err != nil:
 		return err
-	case p[0].Revents&unix.POLLIN != 0:
+	case state&unix.POLLIN != 0:
 		return nil
-	case p[0].Revents != 0:
+	case state != 0:
 		return io.EOF
 	}
 	return unix.EAGAIN
+}
+
+func poll(fd int) (int16, error) {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	_, err := ignoringEINTR(func() (int, error) { return unix.Poll(p, 0) })
+	return p[0].Revents, err
 }
 
 func pending(fd int) int {
