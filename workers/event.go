@@ -1,8 +1,8 @@
 package workers
 
 import (
-	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"superd/release"
@@ -52,16 +52,17 @@ func (w *worker) hear(e supervisor.ProcessEvent) {
 	if event.Kind == Failed {
 		f.tally.add(event)
 	}
+	onward := e.Proved && e.Exit == nil && w.lives == 0 && f.tally.counts(w.at) // a second life brings nothing forward
 	f.announce()
 	f.mu.Unlock()
-	if w.proved {
+	if onward {
 		f.progress()
 	}
-	if e.Err != nil && event.Reason != e.Err.Error() {
-		f.o.Log.Warn("worker", "process", w.name(), "error", e.Err)
-	}
-	if event.Kind != "" {
+	switch {
+	case event.Kind != "":
 		f.tell(event)
+	case e.Err != nil && e.Exit == nil:
+		f.o.Log.Warn("worker", "process", w.name(), "error", e.Err)
 	}
 }
 
@@ -114,8 +115,10 @@ type tally struct {
 	last       Event
 }
 
+func (t *tally) counts(g release.Generation) bool { return t != nil && t.generation.Number == g.Number }
+
 func (t *tally) add(e Event) {
-	if t != nil && t.generation.Number == e.Generation.Number {
+	if t.counts(e.Generation) {
 		t.count++
 		t.last = e
 	}
@@ -141,7 +144,10 @@ var _ release.Explained = (*Failure)(nil)
 
 // Error names the worker, how it ended, and how often that happened.
 func (f *Failure) Error() string {
-	text := fmt.Sprintf("%s: %s", f.Event.Process, f.Event.Reason)
+	text := f.Event.Reason
+	if !strings.Contains(text, f.Event.Process) {
+		text = f.Event.Process + ": " + text
+	}
 	if f.Count > 1 {
 		text += fmt.Sprintf("; %d failures, %d are put up with", f.Count, f.Allowed)
 	}
@@ -150,6 +156,3 @@ func (f *Failure) Error() string {
 
 // LastLines are the last lines that the worker wrote.
 func (f *Failure) LastLines() []string { return f.Event.Lines }
-
-// errNothingDeployed: there is no generation to run on.
-var errNothingDeployed = errors.New("nothing is deployed yet")

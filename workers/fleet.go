@@ -78,6 +78,8 @@ type Fleet struct {
 	changed chan struct{} // closed, and made anew, when a worker or what is wanted changes
 	closing bool          // StopAll: nothing is started any more
 	tally   *tally        // of the verb that has the turn
+	movers  int           // Canary and Rotate that have the turn or wait for it
+	restart context.CancelCauseFunc
 }
 
 var _ release.Workers = (*Fleet)(nil)
@@ -164,6 +166,8 @@ func (f *Fleet) Remove(ctx context.Context, g release.Generation) error {
 // move lets every pool make the same move to g, side by side, and fails with the
 // first that fails; the others are called off then.
 func (f *Fleet) move(ctx context.Context, g release.Generation, what string, how func(*pool, context.Context, release.Generation) error) error {
+	f.overtake(1)
+	defer f.overtake(-1)
 	done, err := f.take(ctx)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", what, g, err)
@@ -189,6 +193,19 @@ func (f *Fleet) move(ctx context.Context, g release.Generation, what string, how
 	}
 	return nil
 }
+
+// overtake makes a restart give way, one that is going on and any that would be: a
+// rollback must not wait for workers that a person has asked for.
+func (f *Fleet) overtake(by int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.movers += by
+	if f.restart != nil && f.movers > 0 {
+		f.restart(errOvertaken)
+	}
+}
+
+var errOvertaken = errors.New("a switch is moving the workers")
 
 // take waits for Run and for the turn; give it back with the function returned.
 func (f *Fleet) take(ctx context.Context) (func(), error) {

@@ -126,40 +126,57 @@ func (f *Fleet) Signal(name string, sig syscall.Signal) error {
 
 // Restart replaces workers by new ones of the same generation, as a rotation does:
 // in batches, each proved before the next. When the new ones fail, those that were
-// not replaced yet stay.
+// not replaced yet stay. It gives way to a switch.
 func (f *Fleet) Restart(ctx context.Context, name string) error {
+	err := f.renew(ctx, name)
+	if err != nil {
+		return fmt.Errorf("restart %s: %w", name, err)
+	}
+	f.remember()
+	return nil
+}
+
+func (f *Fleet) renew(ctx context.Context, name string) error {
 	done, err := f.take(ctx)
 	if err != nil {
-		return fmt.Errorf("restart %s: %w", name, err)
+		return err
 	}
 	defer done()
-	f.mu.Lock()
-	p, slots, err := f.find(name)
-	if err == nil && p.on.IsZero() {
-		err = errNothingDeployed
-	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	p, err := f.age(name, cancel)
 	if err != nil {
-		f.mu.Unlock()
-		return fmt.Errorf("restart %s: %w", name, err)
+		return err
 	}
-	on := p.on
-	f.tally = &tally{generation: on, allowed: f.o.MaxFailures}
+	err = p.rotate(ctx, p.on) // only who has the turn changes what it runs on
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.restart = nil
+	p.spare()
+	return err
+}
+
+// age makes the workers of a name stale, so that a rotation replaces them.
+func (f *Fleet) age(name string, cancel context.CancelCauseFunc) (*pool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, slots, err := f.find(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case f.movers > 0:
+		return nil, errOvertaken
+	case p.on.IsZero():
+		return nil, errors.New("its workers have not come to run on any release yet")
+	}
+	f.restart, f.tally = cancel, &tally{generation: p.on, allowed: f.o.MaxFailures}
 	for _, w := range p.workers {
 		w.stale = w.stale || slices.Contains(slots, w.slot) && !w.leaving
 	}
 	for _, slot := range slots {
 		delete(p.stopped, slot)
 	}
-	f.mu.Unlock()
-	err = p.rotate(ctx, on)
-	f.mu.Lock()
-	p.spare()
-	f.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("restart %s: %w", name, err)
-	}
-	f.remember()
-	return nil
+	return p, nil
 }
 
 // spare keeps the workers that a restart did not come to replace, in place of

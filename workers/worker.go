@@ -182,7 +182,7 @@ func (w *worker) spec(context.Context) (supervisor.Spec, error) {
 	p := w.pool
 	s, err := p.Spec(w.slot+w.turn*nextTurn, w.at)
 	if err != nil {
-		return s, fmt.Errorf("start %s: %w", w.name(), err)
+		return s, fmt.Errorf("describe %s: %w", w.name(), err)
 	}
 	s.Name, s.Slot = w.name(), fmt.Sprintf("%s@%d", w.name(), w.at.Number)
 	if w.turn > 0 {
