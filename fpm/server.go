@@ -171,6 +171,9 @@ func (s *server) hear(e supervisor.ProcessEvent) {
 	s.proved = s.proved || e.Proved
 	candidate := !s.proved
 	s.mu.Unlock()
+	if e.Proved {
+		s.owner.write.Do(func() { close(s.owner.written) })
+	}
 	if e.Exit == nil {
 		if e.Err != nil {
 			s.fail(e.Err)

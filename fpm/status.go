@@ -131,13 +131,19 @@ func countWorkers(page []byte) (workers, error) {
 // by which it sends idle ones home, it does not write about.
 var bySignal = regexp.MustCompile(`: \[pool (.+)-([0-9]+)(?:\.[0-9]+)?\] child [0-9]+ exited on signal [0-9]+ .*`)
 
-// listen tells of workers that crash, from what the masters write.
+// listen tells of workers that crash, from what the masters write, once there is one.
 func (w *Web) listen(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-w.written:
+	}
+	told := false
 	for ctx.Err() == nil {
 		lines, err := w.o.Lines(ctx)
-		if err != nil {
+		if err != nil && !told {
 			w.tell(Note, release.Generation{}, fmt.Errorf("read what PHP-FPM writes: %w", err), nil)
 		}
+		told = err != nil
 		for more := err == nil; more; {
 			select {
 			case <-ctx.Done():

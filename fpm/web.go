@@ -79,6 +79,9 @@ type Web struct {
 	ending chan struct{} // closed when Run lets go: nothing new is begun
 	jobs   chan func(context.Context)
 
+	written chan struct{} // closed when the first master has come up
+	write   sync.Once
+
 	mu      sync.Mutex
 	servers []*server // the oldest first
 	live    *server   // what the public path leads to
@@ -89,6 +92,7 @@ func New(o Options) *Web {
 	return &Web{
 		o: o, turn: make(chan struct{}, 1),
 		begun: make(chan struct{}), ending: make(chan struct{}), jobs: make(chan func(context.Context)),
+		written: make(chan struct{}),
 	}
 }
 

@@ -151,7 +151,17 @@ func (s *shop) superd() *life {
 		}
 	}
 	l.run(heard, out)
+	eventually(t, "superd knows what is there", func() bool { return isClosed(l.begun) })
 	return l
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func (l *life) run(heard *notify.Server, out *output.Store) {
