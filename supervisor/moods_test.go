@@ -1,0 +1,212 @@
+package supervisor
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary is also every child of these tests, in the mood that MOOD names.
+func TestMain(m *testing.M) {
+	mood, _, _ := strings.Cut(os.Getenv("MOOD"), " ")
+	if mood == "" {
+		os.Exit(m.Run())
+	}
+	play, ok := moods[mood]
+	if !ok {
+		panic("no mood " + mood)
+	}
+	signal.Notify(terms, syscall.SIGTERM)
+	play(strings.Fields(os.Getenv("MOOD"))[1:])
+}
+
+var terms = make(chan os.Signal, 100)
+
+var moods = map[string]func(args []string){
+	"well":    beWell,
+	"exit":    beSick,
+	"deaf":    beDeaf,
+	"dawdle":  beSlow,
+	"count":   beCounting,
+	"family":  beFamily,
+	"shell":   beShell,
+	"lines":   beTalkative,
+	"ready":   beReady,
+	"says":    beSaying,
+	"extend":  beBegging,
+	"superd":  beSuperd,
+	"waitfor": beWaiting,
+}
+
+// beWell leaves when it is told to.
+func beWell([]string) {
+	fmt.Println("well", os.Getpid(), os.Getenv("LIFE"))
+	<-terms
+	fmt.Println("told")
+}
+
+// beSick leaves at once, with a code, or after so many milliseconds.
+func beSick(args []string) {
+	if len(args) > 1 {
+		time.Sleep(milliseconds(args[1]))
+	}
+	code, _ := strconv.Atoi(args[0])
+	fmt.Print("I leave with ", code)
+	os.Exit(code)
+}
+
+func milliseconds(s string) time.Duration {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		panic(err)
+	}
+	return time.Duration(n) * time.Millisecond
+}
+
+// beDeaf hears and does not go.
+func beDeaf([]string) {
+	fmt.Println("deaf")
+	for n := 1; ; n++ {
+		<-terms
+		fmt.Println("term", n)
+	}
+}
+
+// beSlow goes some time after it is told.
+func beSlow(args []string) {
+	fmt.Println("dawdle")
+	<-terms
+	time.Sleep(milliseconds(args[0]))
+	fmt.Println("done")
+}
+
+// beCounting leaves with the number of signals it got within half a second.
+func beCounting([]string) {
+	fmt.Println("count")
+	<-terms
+	n := 1
+	for end := time.After(500 * time.Millisecond); ; {
+		select {
+		case <-terms:
+			n++
+		case <-end:
+			os.Exit(n)
+		}
+	}
+}
+
+// beFamily has a child, a child in a session of its own, and a grandchild whose
+// parent is gone; all deaf. It writes their PIDs.
+func beFamily(args []string) {
+	switch {
+	case len(args) > 0 && args[0] == "parent":
+		fmt.Println("pid", spawn("deaf", &syscall.SysProcAttr{Setsid: true}))
+		return
+	default:
+		fmt.Println("pid", spawn("deaf", nil))
+		fmt.Println("pid", spawn("deaf", &syscall.SysProcAttr{Setsid: true}))
+		cmd := again("family parent")
+		if err := cmd.Run(); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Println("family complete")
+	<-terms
+	time.Sleep(time.Hour)
+}
+
+func again(mood string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "MOOD="+mood)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd
+}
+
+func spawn(mood string, attr *syscall.SysProcAttr) int {
+	cmd := again(mood)
+	cmd.SysProcAttr = attr
+	if err := cmd.Start(); err != nil {
+		panic(err)
+	}
+	return cmd.Process.Pid
+}
+
+// beShell is a shell that has started a worker and leaves without it.
+func beShell(args []string) {
+	spawn(strings.Join(args, " "), nil)
+	<-terms
+	time.Sleep(200 * time.Millisecond)
+	fmt.Println("shell ends")
+}
+
+// beTalkative writes numbered lines until it is told.
+func beTalkative([]string) {
+	for n := 0; ; n++ {
+		fmt.Printf("line %06d\n", n)
+		select {
+		case <-terms:
+			fmt.Printf("lines %d, no end", n+1)
+			return
+		case <-time.After(100 * time.Microsecond):
+		}
+	}
+}
+
+func tellSuperd(text string) {
+	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		panic(err)
+	}
+	if _, err := c.Write([]byte(text)); err != nil {
+		panic(err)
+	}
+	c.Close()
+}
+
+// beReady says so, itself or by a child.
+func beReady(args []string) {
+	if len(args) > 0 {
+		if err := again("ready").Start(); err != nil {
+			panic(err)
+		}
+	} else {
+		tellSuperd("READY=1\nSTATUS=all is well")
+	}
+	<-terms
+}
+
+// beSaying writes a line and stays.
+func beSaying(args []string) {
+	fmt.Println(strings.Join(args, " "))
+	<-terms
+}
+
+// beBegging asks for two more seconds, twice, and leaves.
+func beBegging([]string) {
+	fmt.Println("extend")
+	<-terms
+	for range 3 {
+		tellSuperd("EXTEND_TIMEOUT_USEC=20000000")
+		time.Sleep(300 * time.Millisecond)
+	}
+}
+
+// beWaiting leaves with code 7 when a file appears.
+func beWaiting(args []string) {
+	fmt.Println("waiting")
+	for {
+		if _, err := os.Stat(args[0]); err == nil {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	fmt.Print("last words")
+	os.Exit(7)
+}
