@@ -340,17 +340,17 @@ func (a *app) heardSwitch(e release.Event) {
 
 func (a *app) heardWeb(e fpm.Event) {
 	a.daemon.event(control.Event{
-		Kind: e.Kind, App: a.name, Process: a.name + "/fpm", To: e.Generation, Reason: e.Reason, Lines: e.Lines, Switch: a.switchID(),
+		Kind: e.Kind, App: a.name, Process: a.name + "/fpm", To: e.Generation, Reason: e.Reason, Lines: e.Lines, Switch: a.switchOf(e.Generation),
 	})
 	if e.Kind == fpm.Died || e.Kind == fpm.WorkerDied {
 		a.watcher.Fail(e.Generation, "php-fpm: "+e.Reason, e.Lines)
 	}
 }
 
-// switchID is the switch that is going on, so that those who follow it hear what
-// happens to processes meanwhile.
-func (a *app) switchID() string {
-	if c := a.switcher.Snapshot().Current; c != nil {
+// switchOf is the switch that is going on from or to g, so that those who follow it
+// hear what happens to processes meanwhile.
+func (a *app) switchOf(g release.Generation) string {
+	if c := a.switcher.Snapshot().Current; c != nil && (c.From.Number == g.Number || c.To.Number == g.Number) {
 		return c.ID
 	}
 	return ""

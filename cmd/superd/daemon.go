@@ -52,13 +52,16 @@ func serve(ctx context.Context, file, state string) error {
 	d := &daemon{cfg: cfg, refused: refused, log: newLog(cfg.Log, os.Stderr), began: time.Now()}
 	if refused != nil {
 		d.log.Error("the configuration is refused; going on with the last good one", "file", file, "error", refused)
-	} else if err := keepLastGood(cfg, file); err != nil {
-		d.log.Warn("the configuration cannot be kept for the case of a crash", "error", err)
 	}
 	ctx, d.end = context.WithCancel(ctx)
 	defer d.end()
 	if err := d.open(ctx, keeper); err != nil {
 		return errors.Join(err, d.close())
+	}
+	if refused == nil {
+		if err := keepLastGood(cfg, file); err != nil {
+			d.log.Warn("the configuration cannot be kept for the case of a crash", "error", err)
+		}
 	}
 	return d.run(ctx)
 }
@@ -163,9 +166,6 @@ func (d *daemon) stopAll(turn context.Context) {
 
 func (d *daemon) close() error {
 	var errs []error
-	if d.socket != nil {
-		errs = append(errs, d.socket.Close())
-	}
 	if d.children != nil {
 		errs = append(errs, d.children.Close())
 	}
