@@ -55,8 +55,7 @@ func (c *cli) checkJSON(cfg *config.Config, err error) error {
 		Problems []complaint `json:"problems"`
 		Warnings []complaint `json:"warnings"`
 	}{OK: err == nil, Problems: []complaint{}, Warnings: []complaint{}}
-	var problems *config.Problems
-	if errors.As(err, &problems) {
+	if problems, ok := errors.AsType[*config.Problems](err); ok {
 		answer.Problems = complaints(*problems)
 	}
 	if cfg != nil {

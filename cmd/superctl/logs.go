@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -87,15 +89,12 @@ func (c *cli) event(e control.Event) error {
 	if c.json || !c.terminal {
 		return c.line(e)
 	}
-	text := fmt.Sprintf("%s %6d  %-16s", c.colour(faint, e.At.Local().Format("15:04:05.000")), e.Seq, e.Kind)
-	for _, part := range []string{e.App, e.Process, string(e.Phase), string(e.Verdict), e.State, e.Message, e.Reason} {
-		if part != "" {
-			text += " " + part
-		}
-	}
+	parts := []string{e.App, e.Process, string(e.Phase), string(e.Verdict), e.State, e.Message, e.Reason}
 	if e.By != nil {
-		text += fmt.Sprintf(" by %s", e.By)
+		parts = append(parts, "by "+e.By.String())
 	}
-	_, err := fmt.Fprintln(c.out, printable(text))
+	parts = slices.DeleteFunc(parts, func(part string) bool { return part == "" })
+	at := c.colour(faint, fmt.Sprintf("%s %6d ", e.At.Local().Format("15:04:05.000"), e.Seq))
+	_, err := fmt.Fprintf(c.out, "%s %-16s %s\n", at, e.Kind, printable(strings.Join(parts, " ")))
 	return err
 }

@@ -50,12 +50,11 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	var said exit
-	if errors.As(err, &said) {
+	if said, ok := errors.AsType[exit](err); ok {
 		return int(said)
 	}
-	var failed *control.Error
-	if !errors.As(err, &failed) {
+	failed, ok := errors.AsType[*control.Error](err)
+	if !ok {
 		failed = &control.Error{Kind: control.KindOf(err), Message: err.Error()}
 	}
 	c.complain(failed)
