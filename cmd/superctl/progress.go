@@ -20,6 +20,7 @@ type progress struct {
 	since time.Time
 	text  string // what the running phase says of itself
 	turn  int
+	said  string // why it goes back
 }
 
 func newProgress(c *cli) *progress { return &progress{cli: c} }
@@ -94,6 +95,7 @@ func (p *progress) enter(e control.Event) {
 	if e.Phase == release.RollingBack {
 		p.finish(p.cli.colour(red, "✗"))
 		p.say(p.cli.colour(red, e.Reason), nil)
+		p.said = e.Reason
 	} else {
 		p.finish(p.cli.colour(green, "✓"))
 	}
@@ -113,8 +115,11 @@ func (p *progress) end(e control.Event) {
 		return
 	}
 	p.say(fmt.Sprintf("%s: %s (%s), after %s", e.To.Release, verdict, meaning(e), took), nil)
-	if e.Reason != "" {
-		p.say("reason: "+e.Reason, e.Lines)
+	if p.said == "" && e.Reason != "" {
+		p.say("reason: "+e.Reason, nil)
+	}
+	if len(e.Lines) > 0 {
+		p.say("it wrote last:", e.Lines)
 	}
 }
 

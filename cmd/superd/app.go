@@ -36,6 +36,9 @@ type app struct {
 	journal *release.FileJournal
 	state   *release.StateFile
 	copying sync.WaitGroup // of lines, for fpmLines
+
+	mu   sync.Mutex
+	told string // how far the rotation is, as told last
 }
 
 // Floors of the disk that releases are on: enough for logs and for what a release
@@ -54,7 +57,7 @@ func (d *daemon) newApp(cfg *config.App) (*app, error) {
 		}
 	}
 	a.fleet = workers.New(workers.Options{
-		App: a.name, Pools: a.pools(), Children: d.children, Log: d.log, MaxFailures: cfg.Switch.MaxFailures, Tell: a.heardWorkers, Progress: a.progress,
+		App: a.name, Pools: a.pools(), Children: d.children, Log: d.log, MaxFailures: cfg.Switch.MaxFailures, Tell: a.heardWorkers, Progress: a.rotated,
 	})
 	site := a.site()
 	a.watcher = check.NewWatcher(site, a.checks(), check.WatchOptions{For: cfg.Switch.Watch, MaxFailures: cfg.Switch.MaxFailures})

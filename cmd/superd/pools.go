@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -136,4 +137,41 @@ func (a *app) heardWorkers(e workers.Event) {
 	if e.Kind == workers.Failed {
 		a.watcher.Fail(e.Generation, e.Process+": "+e.Reason, e.Lines)
 	}
+}
+
+// rotated is a sign of life of a rotation; those who follow the switch hear how far
+// it is.
+func (a *app) rotated() {
+	a.progress()
+	c := a.switcher.Snapshot().Current
+	if c == nil {
+		return
+	}
+	to := c.To
+	if c.Phase == release.RollingBack {
+		to = c.From
+	}
+	text := a.howFar(to)
+	a.mu.Lock()
+	known := a.told == c.ID+text
+	a.told = c.ID + text
+	a.mu.Unlock()
+	if !known && text != "" {
+		a.daemon.event(control.Event{Kind: "switch.progress", App: a.name, Switch: c.ID, Phase: c.Phase, From: c.From, To: c.To, Message: text})
+	}
+}
+
+// howFar is how many workers of each pool are well on g: "emails 4/8, reports 2/2".
+func (a *app) howFar(g release.Generation) string {
+	var parts []string
+	for _, p := range a.fleet.Status() {
+		well := 0
+		for _, w := range p.Workers {
+			if w.Generation.Number == g.Number && w.State == supervisor.Running {
+				well++
+			}
+		}
+		parts = append(parts, fmt.Sprintf("%s %d/%d", p.Name, well, p.Wanted))
+	}
+	return strings.Join(parts, ", ")
 }
