@@ -2,7 +2,6 @@ package release
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 )
 
@@ -16,19 +15,15 @@ type FileJournal struct {
 // OpenJournal opens the journal at path, or makes it. With ErrDamaged the journal
 // is usable and empty: what was going on is not known, the link tells what is live.
 func OpenJournal(path string) (*FileJournal, error) {
-	slots, document, err := openSlots(path)
+	var last Record
+	slots, err := openSlots(path, &last)
 	if slots == nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	j := &FileJournal{slots: slots}
-	if len(document) > 0 {
-		err = json.Unmarshal(document, &j.last)
-		j.last.Seq = slots.seq
+	if err != nil {
+		return &FileJournal{slots: slots}, fmt.Errorf("open journal: %w", err)
 	}
-	if err != nil && !errors.Is(err, ErrDamaged) {
-		return nil, errors.Join(fmt.Errorf("read journal %s: %w", path, err), slots.close())
-	}
-	return j, err
+	return &FileJournal{slots, last}, nil
 }
 
 // Enter returns when r is safe on disk.

@@ -2,6 +2,7 @@ package release
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -21,6 +22,7 @@ var ErrDamaged = errors.New("both copies are damaged")
 // later write (a file system that copies on write excepted). A write goes to the
 // slot that does not hold the last one, so a torn write costs nothing but itself.
 type slots struct {
+	path string
 	file *os.File
 	seq  uint64 // of the document that is valid
 }
@@ -33,45 +35,48 @@ const (
 
 const slotMagic = "sud1"
 
-// openSlots opens or makes the file at path and returns the document in it, empty
-// at first. With ErrDamaged the slots are usable and the document is empty.
-func openSlots(path string) (*slots, []byte, error) {
+// openSlots opens or makes the file at path and reads the document in it, unless
+// there is none yet. With ErrDamaged the slots are usable, and what was read is not.
+func openSlots(path string, document any) (*slots, error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return makeSlots(path)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	document, seq, err := readSlots(file)
+	text, seq, err := readSlots(file)
+	if err == nil && len(text) > 0 && json.Unmarshal(text, document) != nil {
+		err = ErrDamaged // whole, and not understood: the site must come up all the same
+	}
 	if err == nil {
-		return &slots{file, seq}, document, nil
+		return &slots{path, file, seq}, nil
 	}
 	_ = file.Close()
 	if !errors.Is(err, ErrDamaged) {
-		return nil, nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	aside := path + ".damaged"
 	if err := os.Rename(path, aside); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w, keep it aside: %w", path, ErrDamaged, err)
+		return nil, fmt.Errorf("%s: %w, keep it aside: %w", path, ErrDamaged, err)
 	}
-	s, _, err := makeSlots(path)
+	s, err := makeSlots(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return s, nil, fmt.Errorf("%s: %w; kept as %s", path, ErrDamaged, aside)
+	return s, fmt.Errorf("%s: %w; kept as %s", path, ErrDamaged, aside)
 }
 
 // makeSlots writes both slots in full: real blocks, not holes and not blocks that
 // would have to be marked as written later.
-func makeSlots(path string) (*slots, []byte, error) {
+func makeSlots(path string) (*slots, error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	file, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	_, err = file.Write(append(encodeSlot(0, nil), encodeSlot(1, nil)...))
 	if err = errors.Join(err, file.Sync()); err == nil {
@@ -79,23 +84,23 @@ func makeSlots(path string) (*slots, []byte, error) {
 	}
 	if err = errors.Join(err, syncDir(dir)); err != nil {
 		_ = file.Close()
-		return nil, nil, fmt.Errorf("make %s: %w", path, err)
+		return nil, fmt.Errorf("make %s: %w", path, err)
 	}
-	return &slots{file, 1}, nil, nil
+	return &slots{path, file, 1}, nil
 }
 
 // store returns when document is safe on disk. After an error the last one still
 // is; the slot that failed is the next one to be written.
 func (s *slots) store(document []byte) error {
 	if len(document) > maxDocument {
-		return fmt.Errorf("write %s: %d bytes are too many", s.file.Name(), len(document))
+		return fmt.Errorf("write %s: %d bytes are too many", s.path, len(document))
 	}
 	seq := s.seq + 1
 	if _, err := s.file.WriteAt(encodeSlot(seq, document), int64(seq%2)*slotSize); err != nil {
-		return err
+		return fmt.Errorf("write %s: %w", s.path, err)
 	}
 	if err := unix.Fdatasync(int(s.file.Fd())); err != nil {
-		return fmt.Errorf("sync %s: %w", s.file.Name(), err)
+		return fmt.Errorf("sync %s: %w", s.path, err)
 	}
 	s.seq = seq
 	return nil

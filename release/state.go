@@ -2,7 +2,6 @@ package release
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -94,18 +93,15 @@ type StateFile struct {
 // OpenState opens the state of an app at path, or makes it. With ErrDamaged it is
 // usable and empty.
 func OpenState(path string) (*StateFile, error) {
-	slots, document, err := openSlots(path)
+	first := State{Next: 1}
+	slots, err := openSlots(path, &first)
 	if slots == nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	f := &StateFile{slots: slots, first: State{Next: 1}}
-	if len(document) > 0 {
-		err = json.Unmarshal(document, &f.first)
+	if err != nil {
+		return &StateFile{slots, State{Next: 1}}, fmt.Errorf("open state: %w", err)
 	}
-	if err != nil && !errors.Is(err, ErrDamaged) {
-		return nil, errors.Join(fmt.Errorf("read state %s: %w", path, err), slots.close())
-	}
-	return f, err
+	return &StateFile{slots, first}, nil
 }
 
 // save returns when s is safe on disk; on an error what was there before is. If need
