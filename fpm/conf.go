@@ -57,7 +57,6 @@ const (
 // Names in a server's directory.
 const (
 	confFile   = "fpm.conf"
-	pinFile    = "pin.php"
 	iniDir     = "ini.d"
 	iniFile    = "superd.ini"
 	webFile    = "web.sock"
@@ -97,8 +96,8 @@ func (r rendering) write(dir string) error {
 		}
 	}
 	return errors.Join(
-		replace(filepath.Join(dir, pinFile), r.pin(), 0o644),     // the workers read it
-		replace(filepath.Join(dir, iniDir, iniFile), ini, 0o600), // may hold passwords, as may
+		replace(filepath.Join(dir, r.at.pinFile()), r.pin(), 0o644), // the workers read it
+		replace(filepath.Join(dir, iniDir, iniFile), ini, 0o600),    // may hold passwords, as may
 		replace(filepath.Join(dir, confFile), strings.Join(conf, "\n")+"\n", 0o600),
 	)
 }
@@ -134,7 +133,7 @@ func replace(path, text string, mode fs.FileMode) error {
 func (r rendering) conf(dir string) ([]string, error) {
 	p, section := r.pool, "["+r.at.section()+"]"
 	out := []string{
-		"; Written by superd for " + oneLine(r.at.Generation.String()) + ". Changes are lost.",
+		"; Written by superd for " + oneLine(r.at.String()) + ". Changes are lost.",
 		"[global]", "daemonize = no", "error_log = /dev/null", // with -O the log goes to stderr
 		"log_limit = 8192", "process_control_timeout = " + seconds(p.DrainTimeout),
 		section,
@@ -265,7 +264,7 @@ func (r rendering) values(dir string) ([]string, error) {
 	}
 	if r.pool.Pin {
 		settings["doc_root"] = r.documentRoot()
-		settings["auto_prepend_file"] = filepath.Join(dir, pinFile)
+		settings["auto_prepend_file"] = filepath.Join(dir, r.at.pinFile())
 		settings["cgi.fix_pathinfo"] = "1" // else PATH_INFO takes the place of the script's name
 	}
 	var out []string
@@ -304,7 +303,7 @@ func (r rendering) settings(dir string) map[string]string {
 		settings = map[string]string{}
 	}
 	if basedir := settings["open_basedir"]; r.pool.Pin && basedir != "" {
-		settings["open_basedir"] = basedir + ":" + filepath.Join(dir, pinFile)
+		settings["open_basedir"] = basedir + ":" + filepath.Join(dir, r.at.pinFile())
 	}
 	return settings
 }
@@ -387,6 +386,15 @@ func (p *place) section() string {
 		return fmt.Sprintf("%s-%d.%d", p.App, p.Number, p.Turn)
 	}
 	return fmt.Sprintf("%s-%d", p.App, p.Number)
+}
+
+// pinFile is a name of its own after each reload: the workers of before read theirs
+// until they are gone.
+func (p *place) pinFile() string {
+	if p.Turn > 0 {
+		return fmt.Sprintf("pin-%d.php", p.Turn)
+	}
+	return "pin.php"
 }
 
 func (p *place) socket() string { return filepath.Join(p.home, webFile) }

@@ -139,7 +139,7 @@ func TestConfIsTakenByPHPFPM(t *testing.T) {
 	if err != nil || bytes.Contains(text, []byte("p'w")) {
 		t.Errorf("a password is on disk (%v):\n%s", err, text)
 	}
-	for name, mode := range map[string]os.FileMode{confFile: 0o600, iniDir + "/" + iniFile: 0o600, pinFile: 0o644, "": 0o711 | os.ModeDir} {
+	for name, mode := range map[string]os.FileMode{confFile: 0o600, iniDir + "/" + iniFile: 0o600, "pin.php": 0o644, "": 0o711 | os.ModeDir} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode() != mode {
 			t.Errorf("%q has mode %v, want %v (%v)", name, info.Mode(), mode, err)
 		}

@@ -18,7 +18,7 @@ import (
 // scratch is a short path: a socket's may have 107 bytes only.
 func scratch(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "fpm-")
+	dir, err := os.MkdirTemp("", "fpm-") //nolint:usetesting // that one is too long
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -94,8 +95,10 @@ func (w *Web) renew(ctx context.Context, s *server, g release.Generation) error 
 		return err
 	}
 	s.mu.Lock()
+	before := s.at.pinFile()
 	s.at.Generation, s.at.Turn = at.Generation, at.Turn
 	s.mu.Unlock()
+	present := s.present()
 	if s.proc.Child() == nil {
 		s.proc.Start()
 	} else if err := s.proc.Signal(syscall.SIGUSR2); err != nil {
@@ -109,10 +112,14 @@ func (w *Web) renew(ctx context.Context, s *server, g release.Generation) error 
 			return explain(context.Cause(ctx), s.tail())
 		case <-w.ending:
 			return errEnding
-		case err := <-s.failed:
-			return explain(fmt.Errorf("reload: %w", err), s.tail())
+		case f := <-s.failed:
+			if f.life > present {
+				return explain(fmt.Errorf("reload: %w", f.err), s.tail())
+			}
+			s.proc.Start() // it may have died of the configuration of before
 		case <-tick.C:
 		}
 	}
+	_ = os.Remove(filepath.Join(at.home, before)) // one more small file is no harm
 	return nil
 }

@@ -37,7 +37,12 @@ type server struct {
 	leaving *departure          // nil: it is to stay
 	proved  bool                // a master of it has accepted
 
-	failed chan error // why the last master did not come up
+	failed chan failure // the last master that did not come up
+}
+
+type failure struct {
+	life int // which master
+	err  error
 }
 
 // A note is what the keeper has of a master for the next superd.
@@ -47,7 +52,7 @@ type note struct {
 }
 
 func newServer(w *Web, at place) *server {
-	s := &server{owner: w, at: at, left: make(chan struct{}), failed: make(chan error, 1)}
+	s := &server{owner: w, at: at, left: make(chan struct{}), failed: make(chan failure, 1)}
 	s.proc = supervisor.NewProcess(w.o.Children, w.name(), supervisor.Policy{
 		Restart: supervisor.Always,
 		// The first pause is next to none: connections wait.
@@ -235,26 +240,39 @@ func (s *server) fail(err error) {
 	case <-s.failed:
 	default:
 	}
+	s.mu.Lock()
+	life := s.lives
+	s.mu.Unlock()
 	select {
-	case s.failed <- err:
+	case s.failed <- failure{life, err}:
 	default:
 	}
 }
 
-// await returns when a master of s accepts, or why it does not.
-func (s *server) await(ctx context.Context) error {
+// present is the number of the last master. What is changed now is read by the next.
+func (s *server) present() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lives
+}
+
+// await returns when a master of s accepts, or why one does not that came after the
+// given one.
+func (s *server) await(ctx context.Context, after int) error {
 	for {
-		up := s.proc.Up()
 		select {
-		case <-up:
+		case <-s.proc.Up():
 			return nil
-		case err := <-s.failed:
-			select {
-			case <-s.proc.Up(): // an older failure: the one after it came up
-				continue
-			default:
-				return err
+		default:
+		}
+		select {
+		case <-s.proc.Up():
+			return nil
+		case f := <-s.failed:
+			if f.life > after {
+				return f.err
 			}
+			s.proc.Start() // the next one at once
 		case <-s.owner.ending:
 			return errEnding
 		case <-ctx.Done():

@@ -1,7 +1,6 @@
 package fpm
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -140,24 +139,29 @@ func (w *Web) listen(ctx context.Context) {
 	told := false
 	for ctx.Err() == nil {
 		lines, err := w.o.Lines(ctx)
-		if err != nil && !told {
+		if err == nil {
+			w.heedAll(ctx, lines)
+		} else if !told {
 			w.tell(Note, release.Generation{}, fmt.Errorf("read what PHP-FPM writes: %w", err), nil)
 		}
 		told = err != nil
-		for more := err == nil; more; {
-			select {
-			case <-ctx.Done():
-				return
-			case line, ok := <-lines:
-				if ok {
-					w.heed(line)
-				}
-				more = ok
-			}
-		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second): // cut off because there was too much to read
+		}
+	}
+}
+
+func (w *Web) heedAll(ctx context.Context, lines <-chan string) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case line, ok := <-lines:
+			if !ok {
+				return
+			}
+			w.heed(line)
 		}
 	}
 }
@@ -175,5 +179,5 @@ func (w *Web) heed(line string) {
 	if s == nil {
 		return
 	}
-	w.o.Tell(Event{Kind: WorkerDied, Generation: s.generation(), Reason: cmp.Or(m[0][2:], line), Lines: s.tail()})
+	w.o.Tell(Event{Kind: WorkerDied, Generation: s.generation(), Reason: m[0][2:], Lines: s.tail()})
 }

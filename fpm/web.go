@@ -332,8 +332,9 @@ func (w *Web) up(ctx context.Context, g release.Generation) (*server, error) {
 	if s.generation() != g {
 		return nil, fmt.Errorf("generation %d runs %s already", g.Number, s.generation().Dir)
 	}
+	present := s.present()
 	s.proc.Start() // cuts the pause short that it may be in
-	return s, explain(s.await(ctx), s.tail())
+	return s, explain(s.await(ctx, present), s.tail())
 }
 
 // begin makes a new server and brings it up, or leaves nothing of it.
@@ -350,7 +351,7 @@ func (w *Web) begin(ctx context.Context, at place) (*server, error) {
 		w.remove(s)
 		return nil, errors.Join(err, s.demolish())
 	}
-	err := s.await(ctx)
+	err := s.await(ctx, 0)
 	if err == nil {
 		err = s.ping(ctx)
 	}

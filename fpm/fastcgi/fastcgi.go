@@ -27,11 +27,11 @@ import (
 const DefaultLimit = 16 << 20
 
 var (
-	// ErrTooLarge: the answer was longer than Request.Limit.
+	// ErrTooLarge tells that the answer was longer than Request.Limit.
 	ErrTooLarge = errors.New("answer is too large")
-	// ErrRefused: the server ended the request without running it.
+	// ErrRefused tells that the server ended the request without running it.
 	ErrRefused = errors.New("request was refused")
-	// ErrMalformed: what came back is not FastCGI, or has no header block.
+	// ErrMalformed tells that what came back is not FastCGI, or has no header block.
 	ErrMalformed = errors.New("answer is malformed")
 )
 
