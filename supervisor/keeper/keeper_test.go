@@ -1,17 +1,28 @@
 package keeper_test
 
 import (
+	"bytes"
 	"context"
-	"io"
+	"errors"
+	"fmt"
 	"os"
-	"syscall"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"superd/supervisor/keeper/client"
 	"superd/supervisor/keeper/keepertest"
+	"superd/supervisor/keeper/wire"
 )
 
+// patience is for a machine that is busy with other things; nothing waits for it
+// when all is well.
 const patience = 60 * time.Second
 
 func dial(t testing.TB, k *keepertest.Keeper) *client.Client {
@@ -26,10 +37,14 @@ func dial(t testing.TB, k *keepertest.Keeper) *client.Client {
 	return c
 }
 
-func shell(slot, script string) client.Spec {
-	return client.Spec{Slot: slot, Argv: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"},
-		UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
+func program(slot string, argv ...string) client.Spec {
+	return client.Spec{
+		Slot: slot, Argv: argv, Env: []string{"PATH=/usr/bin:/bin"},
+		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
+	}
 }
+
+func shell(slot, script string) client.Spec { return program(slot, "sh", "-c", script) }
 
 func spawn(t testing.TB, c *client.Client, s client.Spec) *client.Child {
 	t.Helper()
@@ -57,22 +72,230 @@ func exit(t testing.TB, c *client.Client) client.Exit {
 	panic("unreachable")
 }
 
-func TestExitCodesAreExact(t *testing.T) {
-	c := dial(t, keepertest.Start(t))
-	for script, want := range map[string]syscall.WaitStatus{
-		"exit 0": 0, "exit 1": 1 << 8, "exit 111": 111 << 8, "exit 255": 255 << 8,
-		"kill -9 $$": 9, "kill -15 $$": 15, "kill -1 $$": 1,
-	} {
-		ch := spawn(t, c, shell("s", script))
-		e := exit(t, c)
-		if e.Status != want || e.Failure != "" || e.PID != ch.PID || e.Start != ch.Start || e.Slot != "s" {
-			t.Errorf("%s: got %+v, want status %d of PID %d", script, e, want, ch.PID)
-		}
-		if err := c.Acknowledge("s", e.PID); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := io.ReadAll(ch.Out); err != nil || len(out) > 0 {
-			t.Errorf("%s wrote %q, %v", script, out, err)
+func acknowledge(t testing.TB, c *client.Client, e client.Exit) {
+	t.Helper()
+	if err := c.Acknowledge(e.Slot, e.PID); err != nil {
+		t.Fatalf("acknowledge %s: %v", e.Slot, err)
+	}
+}
+
+// run is one whole life: its output and its exit, acknowledged.
+func run(t testing.TB, c *client.Client, s client.Spec) (string, client.Exit) {
+	t.Helper()
+	ch := spawn(t, c, s)
+	e := exit(t, c)
+	acknowledge(t, c, e)
+	if e.Slot != s.Slot || e.PID != ch.PID || e.Start != ch.Start {
+		t.Fatalf("exit %+v is not that of child %+v", e, ch)
+	}
+	return output(t, ch), e
+}
+
+// output is what the child's pipe holds now.
+func output(t testing.TB, ch *client.Child) string {
+	t.Helper()
+	var b []byte
+	chunk := make([]byte, 1<<16)
+	if err := ch.Out.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		n, err := ch.Out.Read(chunk)
+		b = append(b, chunk[:n]...)
+		if err != nil {
+			return string(b)
 		}
 	}
+}
+
+// eventually polls for something that takes a moment.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it never came true that %s", what)
+		}
+	}
+}
+
+func alive(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	return string(f[0]) != "Z"
+}
+
+// children are the PIDs below a process; zombies tells how many are dead.
+func children(t testing.TB, parent int) (pids []int, zombies int) {
+	t.Helper()
+	names, err := filepath.Glob("/proc/[1-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range names {
+		b, err := os.ReadFile(n)
+		if err != nil {
+			continue
+		}
+		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if f[1] != strconv.Itoa(parent) {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(n)))
+		pids = append(pids, pid)
+		if f[0] == "Z" {
+			zombies++
+		}
+	}
+	return pids, zombies
+}
+
+func descriptors(t testing.TB, pid int) int {
+	t.Helper()
+	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(names)
+}
+
+// raw is a superd that keeps to no rule.
+type raw struct {
+	t  testing.TB
+	fd int
+}
+
+func dialRaw(t testing.TB, k *keepertest.Keeper) *raw {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &raw{t, fd}
+	t.Cleanup(r.close)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: k.Socket()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 30}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *raw) close() {
+	if r.fd >= 0 {
+		_ = unix.Close(r.fd)
+	}
+	r.fd = -1
+}
+
+func (r *raw) bytes(b []byte, fds ...int) error {
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	return unix.Sendmsg(r.fd, b, oob, nil, unix.MSG_NOSIGNAL)
+}
+
+func (r *raw) send(f wire.Frame, fds ...int) {
+	r.t.Helper()
+	b, err := f.Append(nil)
+	if err == nil {
+		err = r.bytes(b, fds...)
+	}
+	if err != nil {
+		r.t.Fatalf("send %+v: %v", f, err)
+	}
+}
+
+// receive closes the descriptors that come along.
+func (r *raw) receive() (wire.Frame, error) {
+	b, oob := make([]byte, wire.MaxFrame), make([]byte, wire.RightsSpace())
+	n, oobn, _, _, err := unix.Recvmsg(r.fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return wire.Frame{}, err
+	}
+	if n == 0 {
+		return wire.Frame{}, errEnded
+	}
+	fds, err := wire.Rights(oob[:oobn])
+	if err != nil {
+		return wire.Frame{}, err
+	}
+	wire.CloseAll(fds)
+	return wire.Decode(b[:n])
+}
+
+var errEnded = errors.New("the connection ended")
+
+func (r *raw) expect(op wire.Op, code wire.Code) wire.Frame {
+	r.t.Helper()
+	f, err := r.receive()
+	if err != nil || f.Op != op || f.Code != code {
+		r.t.Fatalf("got %+v, %v; want operation %d with code %d", f, err, op, code)
+	}
+	return f
+}
+
+// claim returns the epoch and skips the picture.
+func (r *raw) claim() uint64 {
+	r.t.Helper()
+	r.send(wire.Frame{Op: wire.Claim, ID: 1})
+	epoch := r.expect(wire.Granted, wire.OK).Epoch
+	for {
+		f, err := r.receive()
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if f.Op == wire.End {
+			return epoch
+		}
+	}
+}
+
+// What the keeper is made of is what can be wrong with it.
+func TestKeeperIsMadeOfLittle(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "superd/cmd/superd-keeper").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, "superd/supervisor/keeper") {
+		t.Fatalf("this is not the list: %v", deps)
+	}
+	for _, d := range deps {
+		switch {
+		case slices.Contains([]string{"fmt", "net", "os/exec", "os/user", "encoding/json", "net/http", "log", "log/slog", "runtime/cgo"}, d):
+			t.Errorf("the keeper imports %s", d)
+		case strings.Contains(d, ".") && d != "golang.org/x/sys/unix" && !strings.HasPrefix(d, "vendor/"):
+			t.Errorf("the keeper imports %s", d)
+		case strings.HasPrefix(d, "superd/") && !strings.HasPrefix(d, "superd/supervisor/keeper") && d != "superd/cmd/superd-keeper":
+			t.Errorf("the keeper imports %s", d)
+		}
+	}
+}
+
+func TestKeeperIsSmall(t *testing.T) {
+	k := keepertest.Start(t)
+	c := dial(t, k)
+	for i := range 100 {
+		spawn(t, c, program(fmt.Sprintf("s%d", i), "sleep", "1000"))
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", k.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kB, err := strconv.Atoi(strings.Fields(rest)[0])
+			t.Logf("resident with 100 children: %d kB", kB)
+			if err != nil || kB > 12<<10 {
+				t.Errorf("the keeper has grown to %d kB", kB)
+			}
+			return
+		}
+	}
+	t.Fatal("no VmRSS")
 }

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"syscall"
@@ -146,7 +147,7 @@ func (c *child) listen() {
 			}
 		case n == 0:
 			closeFD(&c.stage)
-		case err == unix.EINTR: //nolint:errorlint // an errno, not an error of ours
+		case errors.Is(err, unix.EINTR):
 		default:
 			return // nothing more for now
 		}

@@ -243,7 +243,7 @@ func candidates(name string, env []string) []string {
 		}
 	}
 	var places []string
-	for _, dir := range strings.Split(path, ":") {
+	for dir := range strings.SplitSeq(path, ":") {
 		if dir == "" {
 			dir = "."
 		}

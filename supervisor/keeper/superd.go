@@ -63,12 +63,13 @@ func (k *Keeper) startSuperd() error {
 }
 
 func lookUp(name string) (string, error) {
+	var last error
 	for _, place := range candidates(name, os.Environ()) {
-		if unix.Access(place, unix.X_OK) == nil {
+		if last = unix.Access(place, unix.X_OK); last == nil {
 			return place, nil
 		}
 	}
-	return "", failed("start "+name, unix.ENOENT)
+	return "", failed("start "+name, last)
 }
 
 // superdEnded takes note of the end of our own fork.
@@ -143,10 +144,10 @@ type signals struct {
 
 // obeySignal passes a signal on to superd, or remembers it.
 func (k *Keeper) obeySignal(sig unix.Signal) {
-	switch sig {
-	case unix.SIGCHLD:
+	switch {
+	case sig == unix.SIGCHLD:
 		return // reap looks at every round
-	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
+	case sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT:
 		k.superd.stopping = true
 		sig = unix.SIGTERM
 		switch nothing := len(k.table.children) == 0; {

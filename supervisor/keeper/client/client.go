@@ -19,13 +19,13 @@ import (
 )
 
 var (
-	// ErrSlotTaken: a child of that slot lives, or its exit was never acknowledged.
+	// ErrSlotTaken tells that a child of that slot lives, or its exit was never acknowledged.
 	ErrSlotTaken = errors.New("slot is taken")
-	// ErrBusy: another superd commands and did not yield.
+	// ErrBusy tells that another superd commands and did not yield.
 	ErrBusy = errors.New("another superd commands and does not yield")
-	// ErrStale: another superd has claimed the fleet since.
+	// ErrStale tells that another superd has claimed the fleet since.
 	ErrStale = errors.New("another superd commands now")
-	// ErrClosed: the connection to the keeper is gone.
+	// ErrClosed tells that the connection to the keeper is gone.
 	ErrClosed = errors.New("connection to the keeper is closed")
 )
 
@@ -184,6 +184,15 @@ func (ch *Child) Open() error {
 	err = errors.Join(err, ch.gate.Close())
 	ch.gate = nil
 	return err
+}
+
+// Drop closes the gate of a child that shall not run after all: it leaves with
+// status 111. After Open it does nothing.
+func (ch *Child) Drop() {
+	if ch.gate != nil {
+		_ = ch.gate.Close() // nothing was written
+	}
+	ch.gate = nil
 }
 
 // Acknowledge frees the slot; the keeper forgets the exit.

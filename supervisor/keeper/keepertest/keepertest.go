@@ -60,7 +60,7 @@ func StartFor(t testing.TB, superd ...string) *Keeper {
 // arguments, is put before its command and must become it by exec.
 func Launch(t testing.TB, prefix []string, superd ...string) *Keeper {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "keeper") // short: a socket's path has 107 bytes
+	dir, err := os.MkdirTemp("", "keeper") //nolint:usetesting // a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,6 +34,6 @@ func Rights(oob []byte) ([]int, error) {
 // CloseAll closes descriptors nobody wants.
 func CloseAll(fds []int) {
 	for _, fd := range fds {
-		unix.Close(fd)
+		_ = unix.Close(fd) // Linux frees it whatever close answers
 	}
 }
