@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,6 +36,7 @@ type app struct {
 
 	journal *release.FileJournal
 	state   *release.StateFile
+	webDown atomic.Bool    // a person has stopped PHP-FPM: that it does not serve is no problem
 	copying sync.WaitGroup // of lines, for fpmLines
 
 	mu   sync.Mutex

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -116,6 +117,7 @@ func (d *daemon) adopt() {
 func (d *daemon) run(ctx context.Context) error {
 	var g supervisor.Group
 	g.Add("events", d.events.Run)
+	g.Add("signals", d.heed)
 	g.Add("children", d.children.Run)
 	g.Add("leftovers", d.runLeftovers)
 	g.Add("control socket", func(ctx context.Context) error { return d.server.Run(ctx, d.socket) })
@@ -147,6 +149,22 @@ func (d *daemon) run(ctx context.Context) error {
 	default:
 	}
 	return errors.Join(err, d.close())
+}
+
+// heed answers the signals that other daemons give a meaning to; the keeper passes
+// them on. Without an answer they would end superd.
+func (d *daemon) heed(ctx context.Context) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case s := <-signals:
+			d.log.Warn("signal has no meaning in this version", "signal", s.String(), "hint", "a changed configuration is read when superd starts")
+		}
+	}
 }
 
 // stopAll ends everything that runs, all apps side by side, each as slowly as its

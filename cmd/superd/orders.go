@@ -104,8 +104,10 @@ func (t target) orderFPM(ctx context.Context, o control.ProcessOrder) error {
 		if live.IsZero() {
 			return errors.New("no release is live yet")
 		}
+		t.app.webDown.Store(false)
 		return web.Promote(ctx, live)
 	case control.VerbStop:
+		t.app.webDown.Store(true)
 		return web.Stop(ctx)
 	case control.VerbRestart:
 		return web.Restart(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/user"
+	"slices"
 	"strconv"
 	"time"
 
@@ -84,11 +85,18 @@ func request(r control.SwitchRequest, by release.By) release.Request {
 	}
 }
 
-// Rollback begins a rollback.
+// Rollback begins a rollback, or takes back the switch that is going on if that comes
+// from the release that is wanted: the way back that is there already is the shortest.
 func (d *daemon) Rollback(ctx context.Context, app string, r control.RollbackRequest, by release.By) (release.Record, error) {
 	a, err := d.app(app)
 	if err != nil {
 		return release.Record{}, err
+	}
+	c := a.switcher.Snapshot().Current
+	if c != nil && c.Kind == release.KindSwitch && slices.Contains([]string{"", "previous", c.From.Release}, r.Release) {
+		if err := a.switcher.Abort(by); err == nil {
+			return *c, nil
+		}
 	}
 	return a.switcher.Begin(ctx, release.Request{
 		Release: r.Release, Kind: release.KindRollback, AllowBad: r.AllowBad, LockWait: time.Duration(r.LockWait), By: by,

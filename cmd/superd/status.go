@@ -88,7 +88,7 @@ func (a *app) webStatus(ctx context.Context, s *control.AppStatus, shot release.
 			Active: max(g.Active, 0), Idle: max(g.Idle, 0), Queue: max(g.Queue, 0),
 		})
 	}
-	if !serves && !shot.Live.IsZero() && !shot.Settling {
+	if !serves && !shot.Live.IsZero() && !shot.Settling && !a.webDown.Load() {
 		s.Problems = append(s.Problems, name+" does not serve")
 	}
 }
