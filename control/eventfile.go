@@ -74,7 +74,7 @@ func (f *eventFile) read() ([]kept, error) {
 		var e Event
 		if json.Unmarshal(line, &e) == nil && e.Seq > last {
 			last = e.Seq
-			lines = append(lines, newKept(e, bytes.TrimSpace(line)))
+			lines = append(lines, newKept(e))
 		}
 	}
 	return lines, err

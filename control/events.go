@@ -111,11 +111,7 @@ func (e *Events) write() {
 	for _, event := range batch {
 		seq++
 		event.Seq = seq
-		line, err := json.Marshal(event)
-		if err != nil { // a time before the year 0, say
-			line, _ = json.Marshal(Event{Seq: seq, Kind: event.Kind, App: event.App, Switch: event.Switch, Reason: err.Error()})
-		}
-		lines = append(lines, newKept(event, line))
+		lines = append(lines, newKept(event))
 	}
 	healthy := e.file.healthy()
 	err := e.file.append(lines, func() []kept { return append(e.all(), lines...) })
@@ -128,7 +124,17 @@ func (e *Events) write() {
 	e.publish(lines)
 }
 
-func newKept(e Event, line []byte) kept {
+// maxEventLine is more than any event of a switch needs.
+const maxEventLine = 64 << 10
+
+// newKept writes an event as it will be sent. One that cannot be written, or is far
+// too long, is kept without what is only for people.
+func newKept(e Event) kept {
+	line, err := json.Marshal(e)
+	if err != nil || len(line) > maxEventLine {
+		e = Event{Seq: e.Seq, Kind: e.Kind, App: e.App, Switch: e.Switch, Verdict: e.Verdict, Exit: e.Exit, Message: "the rest of it is too long to be kept"}
+		line, _ = json.Marshal(e)
+	}
 	return kept{seq: e.Seq, kind: e.Kind, app: e.App, of: e.Switch, line: append(line, '\n')}
 }
 

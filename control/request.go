@@ -151,7 +151,7 @@ func (q *request) answer(status int, value any) error {
 		return fmt.Errorf("write answer: %w", err)
 	}
 	q.begun = true
-	_ = q.wire.SetWriteDeadline(time.Now().Add(writePatience))
+	_ = q.wire.SetWriteDeadline(time.Now().Add(q.server.patience))
 	q.w.Header().Set("Content-Type", jsonType)
 	q.w.WriteHeader(status)
 	_, _ = q.w.Write(append(text, '\n')) // an error means that it is gone
@@ -186,7 +186,7 @@ func (q *request) begin() error {
 // send writes whole lines, and returns when they are on their way: who does not read
 // in time is cut off.
 func (q *request) send(lines []byte) error {
-	if err := q.wire.SetWriteDeadline(time.Now().Add(writePatience)); err != nil {
+	if err := q.wire.SetWriteDeadline(time.Now().Add(q.server.patience)); err != nil {
 		return err
 	}
 	if _, err := q.w.Write(lines); err != nil {

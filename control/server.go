@@ -22,6 +22,7 @@ type Server struct {
 
 	connections *quota
 	followers   *quota
+	patience    time.Duration // with a client that does not read: writePatience
 }
 
 // Options are what a Server needs. It writes a line to Log for every change that is
@@ -35,7 +36,7 @@ type Options struct {
 
 // NewServer prepares a Server.
 func NewServer(o Options) *Server {
-	return &Server{o.Daemon, o.Events, o.Rules, o.Log, connections(), followers()}
+	return &Server{o.Daemon, o.Events, o.Rules, o.Log, connections(), followers(), writePatience}
 }
 
 // What a client may cost. A request is small and its sender is on this machine.
@@ -43,7 +44,7 @@ const (
 	headerPatience = 2 * time.Second
 	bodyPatience   = 5 * time.Second // with the header
 	idlePatience   = 15 * time.Second
-	writePatience  = 10 * time.Second // for each write: who does not read is cut off
+	writePatience  = 10 * time.Second // for each write
 	stopPatience   = 5 * time.Second
 
 	maxHeader = 8 << 10

@@ -176,7 +176,11 @@ func (q *request) logs() error {
 	return err
 }
 
+// maxLogLine is where a line is cut for those who look at it; on disk it is whole.
+const maxLogLine = 64 << 10
+
 func (q *request) logLine(l LogLine) error {
+	l.Line = l.Line[:min(len(l.Line), maxLogLine)]
 	text, err := json.Marshal(l)
 	if err != nil {
 		return fmt.Errorf("write log line: %w", err)
