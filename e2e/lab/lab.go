@@ -105,8 +105,12 @@ func (l *Lab) leftovers() error {
 	return errors.Join(problems...)
 }
 
-// binaries finds bin/ of the repository in or above the working directory.
+// binaries finds bin/ of the repository in or above the working directory, unless
+// LAB_BIN says where other builds are.
 func binaries() (string, error) {
+	if dir := os.Getenv("LAB_BIN"); dir != "" {
+		return dir, nil
+	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("find the programs: %w", err)

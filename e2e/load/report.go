@@ -164,6 +164,9 @@ func (r Report) String() string {
 	row("sleeps cut short", "%d", r.Cut)
 	row("longest gap", "%s, at %s", round(r.Gap), round(r.GapAt))
 	for i, route := range r.Plan.Mix {
+		if quantile(r.Samples, i, 1) == 0 {
+			continue // the run was too short for it
+		}
 		row("latency, "+route.Name, "median %s   99%% %s   longest %s", round(quantile(r.Samples, i, 0.5)),
 			round(quantile(r.Samples, i, 0.99)), round(quantile(r.Samples, i, 1)))
 	}
