@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // kindKeys are the keys that count with some kinds of check only.
@@ -33,12 +34,16 @@ func checkCheck(n node, c *Check) {
 	}
 	for name, kinds := range kindKeys() {
 		if n.has(name) && !slices.Contains(kinds, c.Kind) {
-			n.at(name).wrong("counts with kind = %q only, and this check is %q", strings.Join(kinds, `" or "`), c.Kind)
+			n.at(name).wrong(`counts with kind = "%s" only, and this check is %q`, strings.Join(kinds, `" or "`), c.Kind)
 		}
 	}
 	if c.Kind == "fastcgi" && !strings.HasPrefix(c.Path, "/") {
 		n.at("path").wrong("must begin with /, is %q", short(c.Path))
 	}
+	if c.Kind == "fastcgi" && c.Script == "." {
+		n.at("script").wrong(`must be a script inside document_root, such as "index.php", is empty`)
+	}
+	checkDeadline(n, c)
 	needed := map[string]string{
 		"http": "url", "tcp": "address", "command": "command",
 	}[c.Kind]
@@ -59,6 +64,22 @@ func checkCheck(n node, c *Check) {
 	if n.has("status") && len(c.Status) == 0 {
 		n.at("status").wrong("is empty, and no answer would do; such as [200]")
 	}
+}
+
+// checkDeadline refuses a check that no candidate could pass.
+func checkDeadline(n node, c *Check) {
+	pauses := time.Duration(c.HealthyThreshold - 1)
+	if c.Phase == "live" || pauses < 1 || c.Interval < c.Deadline/pauses {
+		return
+	}
+	at := n
+	for _, name := range []string{"healthy_threshold", "interval", "deadline"} {
+		if n.has(name) {
+			at = n.at(name)
+		}
+	}
+	at.wrong("no release can pass this check: %d successes in a row, %s apart, take longer than the deadline, %s",
+		c.HealthyThreshold, c.Interval, c.Deadline)
 }
 
 func exampleOf(key string) string {

@@ -118,14 +118,14 @@ func (s *splitter) shellOnly(c byte) error {
 		}
 	case '=':
 		if len(s.words) == 0 && !s.quoted && isEnvName(s.word.String()) {
-			return needsShell(s.word.String()+"=…", "sets a variable: use the key env, or")
+			return needsShell(s.word.String()+"=…", "sets a variable, which is what the key env is for")
 		}
 	}
 	return nil
 }
 
 func needsShell(what, why string) error {
-	return fmt.Errorf(`needs a shell, and none is started: %q %s; quote it if it is meant as it is, or write ["sh", "-c", "…"] or a script`, what, why)
+	return fmt.Errorf(`needs a shell, and none is started: %q %s; put it in '…' if it is meant as it is, or write ["sh", "-c", "…"] or a script`, what, why)
 }
 
 // isEnvName reports whether name can be the name of an environment variable.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/BurntSushi/toml"
 )
@@ -74,7 +75,7 @@ func (f *file) syntax(o *outline, text string, err error) (p Problem, begin, end
 		if st.bare != "" && looksLikeText(st.bare) {
 			what = fmt.Sprintf("text needs quotes: %s = %q", st.key, st.bare)
 		}
-		p = f.problem(pos, st.key, what)
+		p = f.problem(pos, strings.TrimPrefix(st.table+"."+st.key, "."), what)
 		if strings.Contains(strings.TrimSpace(text[st.begin:st.end]), "\n") {
 			return p, 0, 0 // who knows where it should have ended
 		}
@@ -108,10 +109,10 @@ func blank(text string) string {
 	}, text)
 }
 
-// looksLikeText reports whether a bare value is a word that lacks its quotes.
+// looksLikeText reports whether a bare value that TOML refuses lacks its quotes: a
+// word, a path, or a number with a unit.
 func looksLikeText(bare string) bool {
-	c := bare[0]
-	return c == '/' || c == '.' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+	return strings.ContainsFunc(bare, func(r rune) bool { return r == '/' || r == '%' || unicode.IsLetter(r) })
 }
 
 // contents reads a regular file of at most maxFile bytes. It never waits: a

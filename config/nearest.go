@@ -12,7 +12,7 @@ func suggest(name string, known []string) string {
 		}
 	}
 	if best != "" {
-		return "did you mean `" + best + "`?"
+		return didYouMean(best)
 	}
 	if len(known) == 0 {
 		return "there is none"
@@ -20,11 +20,13 @@ func suggest(name string, known []string) string {
 	return "known here: " + strings.Join(known, ", ")
 }
 
+func didYouMean(name string) string { return "did you mean `" + name + "`?" }
+
 // edits counts the letters to add, drop, change or swap with their neighbour
-// that turn a into b. Very different lengths are told at once.
+// that turn a into b. An a that is far too long is told at once.
 func edits(a, b string) int {
-	if diff := len(a) - len(b); diff > len(b) || -diff > len(b) {
-		return len(a) + len(b)
+	if len(a) > 2*len(b) {
+		return len(a)
 	}
 	var before, last []int
 	line := make([]int, len(b)+1)

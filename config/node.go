@@ -31,9 +31,13 @@ func (n node) warn(format string, args ...any) {
 }
 
 // missing says that the table lacks a key. Behind a syntax error nothing is
-// called missing: it may be what could not be read.
+// called missing: it may be what could not be read. Nor is a key that was only
+// misspelled: that is one mistake, and it has been told.
 func (n node) missing(key, format string, args ...any) {
-	if !n.file.broken {
+	misspelled := slices.ContainsFunc(n.in.problems, func(p Problem) bool {
+		return p.File == n.file.path && strings.HasPrefix(p.Key, n.key+".") && strings.HasSuffix(p.Text, didYouMean(key))
+	})
+	if !n.file.broken && !misspelled {
 		n.at(key).wrong("is missing: "+format, args...)
 	}
 }

@@ -23,6 +23,7 @@ type position struct{ line, column int }
 type statement struct {
 	begin, end int // bytes
 	header     bool
+	table      string // the header it is under; empty for a header
 	key        string // as people type it, without the table it is in
 	bare       string // the value, when it is neither quoted nor an array or table
 	pos        position
@@ -63,14 +64,15 @@ type scanner struct {
 }
 
 func (s *scanner) run() {
-	table, depth := s.root, 0
+	table, depth, under := s.root, 0, ""
 	for s.skipBlank(); s.more(); s.skipBlank() {
 		st := statement{begin: s.at, pos: s.here()}
 		if s.next() == '[' {
 			st.header = true
 			table, depth, st.key = s.header()
+			under = st.key
 		} else {
-			st.key = s.assignment(table, depth)
+			st.table, st.key = under, s.assignment(table, depth)
 			st.bare = s.bareSince(st.begin)
 		}
 		s.skipLine()

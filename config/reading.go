@@ -101,9 +101,13 @@ func (in *reading) once(root node) {
 	}
 }
 
-// include reads what a file includes, relative to the file, sorted by name.
+// include reads what a file includes, relative to the file, sorted by name. The
+// first file includes conf.d beside it unless it says otherwise.
 func (in *reading) include(root node) {
 	list := root.at("include")
+	if len(in.open) == 1 && !root.file.broken && !root.has("include") {
+		list.value = []any{"conf.d/*.toml"}
+	}
 	if _, ok := list.value.([]any); !ok {
 		return // not there, or told already
 	}

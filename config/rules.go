@@ -140,7 +140,8 @@ func escaped(path string) string { return strings.ReplaceAll(path, "{", "{{") }
 
 func checkSwitch(n node, s *Switch) {
 	for name, hook := range map[string]*Hook{"before": s.Before, "after": s.After} {
-		if hook != nil && !n.at(name).has("command") {
+		_, isTable := n.at(name).value.(map[string]any)
+		if hook != nil && isTable && !n.at(name).has("command") {
 			n.at(name).missing("command", `such as ["php", "artisan", "migrate", "--force"]`)
 		}
 	}
@@ -227,13 +228,42 @@ func checkDynamic(n node, f *FPM) {
 
 // checkArgs refuses what superd itself says to php-fpm.
 func checkArgs(n node, args []string) {
-	ours := []string{"-y", "--fpm-config", "-D", "--daemonize", "-F", "--nodaemonize", "-g", "--pid", "-t", "--test"}
+	value := false // of the argument before
 	for i, arg := range args {
-		name, _, _ := strings.Cut(arg, "=")
-		if slices.Contains(ours, name) {
-			n.item(i, arg).wrong("%s is set by superd itself; leave it out", name)
+		if value {
+			value = false
+			continue
+		}
+		var ours string
+		if ours, value = phpArgument(arg); ours != "" {
+			n.item(i, arg).wrong("%s is set by superd itself; leave it out", ours)
 		}
 	}
+}
+
+// phpArgument takes an argument apart as php_getopt does: short options can share
+// one dash, and a value can follow at once. It returns the option that is ours to
+// set, if there is one, and whether the next argument is a value.
+func phpArgument(arg string) (ours string, value bool) {
+	if strings.HasPrefix(arg, "--") {
+		name, _, hasValue := strings.Cut(arg, "=")
+		if slices.Contains([]string{"--fpm-config", "--daemonize", "--nodaemonize", "--pid", "--test"}, name) {
+			return name, false
+		}
+		return "", !hasValue && slices.Contains([]string{"--php-ini", "--define", "--prefix", "--zend-extension"}, name)
+	}
+	if !strings.HasPrefix(arg, "-") {
+		return "", false
+	}
+	for i, c := range arg[1:] {
+		switch {
+		case strings.ContainsRune("yDFgt", c):
+			return "-" + string(c), false
+		case strings.ContainsRune("cdpz", c):
+			return "", i == len(arg)-2
+		}
+	}
+	return "", false
 }
 
 // checkIncludes makes the files absolute; those whose place depends on a release
