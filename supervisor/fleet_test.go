@@ -106,7 +106,7 @@ func (h *house) open(t *testing.T) *fleet {
 func spec(name, mood string, env ...string) Spec {
 	return Spec{
 		Name: name, Slot: name + "@1", Argv: []string{self()}, Dir: "/", Log: name + ".log",
-		Env:  append([]string{"PATH=/bin:/usr/bin", "MOOD=" + mood}, env...),
+		Env:  append([]string{"PATH=/bin:/usr/bin", "GORACE=atexit_sleep_ms=0", "MOOD=" + mood}, env...),
 		User: Credential{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())},
 	}
 }

@@ -146,15 +146,18 @@ func beShell(args []string) {
 	fmt.Println("shell ends")
 }
 
-// beTalkative writes numbered lines until it is told.
+// beTalkative writes numbered lines, some at a time, until it is told.
 func beTalkative([]string) {
 	for n := 0; ; n++ {
 		fmt.Printf("line %06d\n", n)
+		if n%20 != 0 {
+			continue
+		}
 		select {
 		case <-terms:
 			fmt.Printf("lines %d, no end", n+1)
 			return
-		case <-time.After(100 * time.Microsecond):
+		case <-time.After(time.Millisecond):
 		}
 	}
 }

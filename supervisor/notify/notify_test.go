@@ -1,0 +1,219 @@
+package notify
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+type ear struct {
+	*Server
+	mu    sync.Mutex
+	heard []Message
+}
+
+func listen(t *testing.T) *ear {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "notify") // a socket's path has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s, err := Listen(filepath.Join(dir, "notify"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &ear{Server: s}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- s.Run(ctx, func(m Message) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.heard = append(e.heard, m)
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+func (e *ear) until(t *testing.T, what string, is func([]Message) bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; {
+		e.mu.Lock()
+		ok := is(e.heard)
+		heard := len(e.heard)
+		e.mu.Unlock()
+		if ok {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not within a minute: %s (%d messages)", what, heard)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func dial(t *testing.T, path string) *net.UnixConn {
+	t.Helper()
+	c, err := net.Dial("unixgram", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.UnixConn)
+}
+
+func TestMessages(t *testing.T) {
+	e := listen(t)
+	c := dial(t, e.Path())
+	for _, text := range []string{
+		"READY=1\nSTATUS=all is well\nMAINPID=77\nEXTEND_TIMEOUT_USEC=1500000\nWATCHDOG=1\nSTOPPING=1\nRELOADING=1\n",
+		"READY=yes\nSTATUS=\xff\nMAINPID=-3\nEXTEND_TIMEOUT_USEC=99999999999999999999\nX=READY=1",
+		strings.Repeat("x", maxMessage+1),
+		"",
+		"STATUS=" + strings.Repeat("x", maxMessage-len("STATUS=")),
+	} {
+		if _, err := c.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.until(t, "four messages", func(m []Message) bool { return len(m) == 4 })
+	me := os.Getpid()
+	want := []Message{
+		{PID: me, Ready: true, Status: "all is well", MainPID: 77, Extend: 1500 * time.Millisecond, Watchdog: true, Stopping: true, Reloading: true},
+		{PID: me, Status: "�"},
+		{PID: me},
+		{PID: me, Status: strings.Repeat("x", maxMessage-len("STATUS="))},
+	}
+	if !slices.Equal(e.heard, want) {
+		t.Errorf("heard %+v", e.heard)
+	}
+	if sid, err := SessionOf(me); err != nil || sid < 1 {
+		t.Errorf("session %d, %v", sid, err)
+	}
+	if _, err := SessionOf(1 << 30); err == nil {
+		t.Error("a process that is not has a session")
+	}
+}
+
+// Everyone may write; the socket of a superd that died is replaced, and one that a
+// living child has open for writing is its own matter.
+func TestSocketIsReplaced(t *testing.T) {
+	e := listen(t)
+	if info, err := os.Stat(e.Path()); err != nil || info.Mode().Perm() != 0o666 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	again, err := Listen(e.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if _, err := dial(t, e.Path()).Write([]byte("READY=1")); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan Message, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go again.Run(ctx, func(m Message) { got <- m })
+	if m := <-got; !m.Ready {
+		t.Errorf("heard %+v", m)
+	}
+	if _, err := Listen(filepath.Join(t.TempDir(), "no", "directory")); err == nil {
+		t.Error("a socket in no directory")
+	}
+}
+
+// Descriptors that come along are closed, else a sender could use up all of ours.
+func TestDescriptorsAreClosed(t *testing.T) {
+	e := listen(t)
+	c := dial(t, e.Path())
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := descriptors(t)
+	fds := make([]int, 100)
+	for i := range fds {
+		fds[i] = int(w.Fd())
+	}
+	for range 50 {
+		var sent error
+		err := raw.Write(func(fd uintptr) bool {
+			sent = unix.Sendmsg(int(fd), []byte("BARRIER=1"), unix.UnixRights(fds...), nil, 0)
+			return !errors.Is(sent, unix.EAGAIN)
+		})
+		if err := errors.Join(err, sent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.until(t, "fifty messages", func(m []Message) bool { return len(m) == 50 })
+	if after := descriptors(t); after > before+5 {
+		t.Errorf("%d descriptors, before %d", after, before)
+	}
+	w.Close()
+	if _, err := r.Read(make([]byte, 1)); err == nil || err.Error() != "EOF" { // somebody holds the other end
+		t.Errorf("read %v", err)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(names)
+}
+
+func TestFlood(t *testing.T) {
+	e := listen(t)
+	var all sync.WaitGroup
+	for range 8 {
+		c := dial(t, e.Path())
+		all.Go(func() {
+			for range 2000 {
+				c.Write([]byte("WATCHDOG=1"))
+			}
+		})
+	}
+	all.Wait()
+	if _, err := dial(t, e.Path()).Write([]byte("READY=1")); err != nil {
+		t.Fatal(err)
+	}
+	e.until(t, "the one that counts", func(m []Message) bool { return len(m) > 0 && m[len(m)-1].Ready })
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("READY=1\nSTATUS=x"))
+	f.Add([]byte("EXTEND_TIMEOUT_USEC=18446744073709551615\nMAINPID=99999999999"))
+	f.Add([]byte("\n=\nREADY"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := parse(b)
+		if m.PID != 0 || m.MainPID < 0 || m.Extend < 0 || m.Extend > maxExtend || len(m.Status) > 3*len(b) {
+			t.Fatalf("%q: %+v", b, m)
+		}
+		if m.Ready && !strings.Contains(string(b), "READY=1") {
+			t.Fatalf("%q is ready", b)
+		}
+	})
+}
