@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -127,11 +125,8 @@ func (f *fakeDaemon) Process(_ context.Context, o control.ProcessOrder, _ releas
 // superd serves f until the test ends, and returns the path of its socket.
 func superd(t *testing.T, f *fakeDaemon) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ctl-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	var err error
 	f.events, err = control.OpenEvents(filepath.Join(dir, "events"), log)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +140,7 @@ func superd(t *testing.T, f *fakeDaemon) string {
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = f.events.Run(ctx) })
 	serving.Go(func() { _ = server.Run(ctx, socket) })
-	t.Cleanup(func() { cancel(); serving.Wait(); _ = os.RemoveAll(dir) })
+	t.Cleanup(func() { cancel(); serving.Wait() })
 	return filepath.Join(dir, "s")
 }
 
