@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -447,6 +448,52 @@ func flood() error {
 	return err
 }
 
-func listenAndWait() error { return nil }
+// listenAndWait takes the socket and stays until it is killed.
+func listenAndWait() error {
+	s, err := Listen(context.Background(), os.Getenv("CONTROL_TEST_SOCKET"), 0o600)
+	if err != nil {
+		return err
+	}
+	fmt.Println("listens")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, s.Close())
+}
 
-func serveWithFewFiles() error { return nil }
+// serveWithFewFiles is a superd that runs out of descriptors.
+func serveWithFewFiles() error {
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 40, Max: 40}); err != nil {
+		return err
+	}
+	log := slog.New(slog.DiscardHandler)
+	events, err := OpenEvents(os.Getenv("CONTROL_TEST_SOCKET")+".events", log)
+	if err != nil {
+		return err
+	}
+	socket, err := Listen(context.Background(), os.Getenv("CONTROL_TEST_SOCKET"), 0o600)
+	if err != nil {
+		return err
+	}
+	fmt.Println("serves")
+	return NewServer(Options{Daemon: &fakeDaemon{events: events}, Events: events, Log: log}).Run(context.Background(), socket)
+}
+
+// begin starts a mood that stays, and returns when it has said its first line.
+func begin(t *testing.T, cmd *exec.Cmd) (first string) {
+	t.Helper()
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	first, err = bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("%s said nothing: %v", cmd, err)
+	}
+	return strings.TrimSpace(first)
+}
