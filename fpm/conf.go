@@ -1,7 +1,6 @@
 package fpm
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,8 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"superd/release"
 )
 
 // A Pool is how PHP-FPM is to run one generation. Nothing in it is a template.
@@ -54,24 +51,10 @@ const (
 	pingPath   = "/superd-ping"
 )
 
-// Names in a server's directory.
-const (
-	confFile   = "fpm.conf"
-	iniDir     = "ini.d"
-	iniFile    = "superd.ini"
-	webFile    = "web.sock"
-	statusFile = "status.sock"
-	placeFile  = "place.json"
-)
-
 // arguments are those of the master, behind its name.
 func (r rendering) arguments(dir string) []string {
 	return append([]string{"-F", "-O", "-y", filepath.Join(dir, confFile)}, r.pool.Args...)
 }
-
-// key is what PHP-FPM is told that a listener is called. It unlinks a socket by that
-// name when it leaves, whatever is there by then; so it is a name that nothing has.
-func (p *place) key(socket string) string { return "/nonexistent/superd/" + p.Base + "/" + socket }
 
 // A rendering is the files of one server.
 type rendering struct {
@@ -368,56 +351,3 @@ func seconds(d time.Duration) string {
 }
 
 func oneLine(s string) string { return strings.NewReplacer("\n", " ", "\r", " ").Replace(s) }
-
-// A place is where one server lives: the generation it runs and its directory. A
-// restart of a generation is another server, with a place of its own.
-type place struct {
-	release.Generation
-	App  string `json:"app"`
-	Base string `json:"base"`           // of its directory: "7", "7-1" after a restart, "reload"
-	Turn int    `json:"turn,omitempty"` // how often it was reloaded
-	home string // its directory
-}
-
-// section is what PHP-FPM calls the pool, in its log, in ps and on the status page. A
-// reload changes it, so that one can see when it is over.
-func (p *place) section() string {
-	if p.Turn > 0 {
-		return fmt.Sprintf("%s-%d.%d", p.App, p.Number, p.Turn)
-	}
-	return fmt.Sprintf("%s-%d", p.App, p.Number)
-}
-
-// pinFile is a name of its own after each reload: the workers of before read theirs
-// until they are gone.
-func (p *place) pinFile() string {
-	if p.Turn > 0 {
-		return fmt.Sprintf("pin-%d.php", p.Turn)
-	}
-	return "pin.php"
-}
-
-func (p *place) socket() string { return filepath.Join(p.home, webFile) }
-
-func (p *place) statusSocket() string { return filepath.Join(p.home, statusFile) }
-
-// write leaves word of who lives here.
-func (p *place) write() error {
-	b, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	return replace(filepath.Join(p.home, placeFile), string(b), 0o644)
-}
-
-func readPlace(home string) (place, error) {
-	b, err := os.ReadFile(filepath.Join(home, placeFile))
-	if err != nil {
-		return place{}, err
-	}
-	p := place{home: home}
-	if err := json.Unmarshal(b, &p); err != nil {
-		return place{}, fmt.Errorf("read %s: %w", placeFile, err)
-	}
-	return p, nil
-}

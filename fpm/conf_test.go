@@ -20,7 +20,7 @@ func renderingOf(dir string, p Pool) rendering {
 		p.Binary, p.PM, p.MaxChildren, p.User, p.DrainTimeout = phpFPM, "static", 1, "www-data", time.Minute
 	}
 	g := release.Generation{Number: 7, Release: "r42", Dir: dir}
-	return rendering{at: place{Generation: g, App: "shop", Base: "7", home: dir}, pool: p}
+	return rendering{at: place{Generation: g, App: "shop", Base: "7", Home: dir}, pool: p}
 }
 
 // dump is what PHP-FPM says it has read of directive, by its own parser.

@@ -46,10 +46,11 @@ func (s *server) isLeaving() bool {
 	return s.leaving != nil
 }
 
-// retire writes down that s is to leave, and has it leave.
+// retire writes down that s is to leave, and has it leave. Only where somebody has
+// removed its directory does the next superd not know.
 func (s *server) retire() error {
 	if err := s.mark(stayingFile, leavingFile); err != nil {
-		return err
+		s.tell(Note, err)
 	}
 	return s.depart(newDeparture(time.Now().Add(s.owner.o.Drain)))
 }
@@ -64,9 +65,9 @@ func (s *server) dismiss() error {
 // mark moves the word on whether s stays. The time of the file is when it was moved.
 func (s *server) mark(from, to string) error {
 	now := time.Now()
-	err := os.Rename(filepath.Join(s.at.home, from), filepath.Join(s.at.home, to))
+	err := os.Rename(filepath.Join(s.at.Home, from), filepath.Join(s.at.Home, to))
 	if err == nil {
-		err = os.Chtimes(filepath.Join(s.at.home, to), now, now)
+		err = os.Chtimes(filepath.Join(s.at.Home, to), now, now)
 	}
 	if err != nil {
 		return fmt.Errorf("write down that it is %s: %w", to, err)

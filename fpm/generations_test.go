@@ -50,6 +50,27 @@ func TestSwitchesLoseNothingUnderLoad(t *testing.T) {
 	}
 }
 
+// Workers that come and go by themselves are flipped and drained as well.
+func TestSwitchesLoseNothingWithAnyManager(t *testing.T) {
+	t.Parallel()
+	for _, pm := range []string{"dynamic", "ondemand"} {
+		s := newShop(t)
+		s.change = func(_ *Options, p *Pool) {
+			p.PM, p.StartServers, p.MinSpareServers, p.MaxSpareServers, p.MaxRequests = pm, 2, 1, 3, 20
+		}
+		l := s.superd()
+		l.serve(s.generation(1))
+		load := s.load()
+		load.open(60)
+		for n := uint64(2); n <= 5; n++ {
+			time.Sleep(200 * time.Millisecond)
+			l.serve(s.generation(n))
+		}
+		load.done()
+		l.gone(s.generation(4))
+	}
+}
+
 func TestSwitchesLoseNothingAtSaturation(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
@@ -595,6 +616,75 @@ func TestSweepKeepsNothingStale(t *testing.T) {
 	}
 	if _, err := s.get(""); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a crash between two lines of Start leaves: a listener with the keeper, and no
+// master.
+func TestSweepTakesListenersBack(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	first := s.superd()
+	g := s.generation(3)
+	half := newServer(first.Web, first.place(g))
+	if err := half.build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first.end()
+	second := s.superd()
+	if names, there := second.children.HeldNames(), exists(half.at.Home); len(names) > 0 || there {
+		t.Errorf("left: %v, directory %v", names, there)
+	}
+	second.must("start", second.Start(t.Context(), g))
+}
+
+// The keeper has lost the listeners: the master that lives lends them, and where it
+// does not, users are served all the same.
+func TestListenersThatTheKeeperLost(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	lose := func(l *life) {
+		for _, name := range []string{"web", "status"} {
+			if err := l.children.Drop(l.held("1", name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	first := s.superd()
+	g := s.generation(1)
+	first.serve(g)
+	was, _ := first.status(g)
+	load := s.load()
+	load.open(30)
+	answered := func(n int64) {
+		t.Helper()
+		eventually(t, "answers", func() bool { return load.answered.Load() >= n })
+	}
+	answered(5)
+	lose(first)
+	first.end()
+	second := s.superd()
+	answered(load.answered.Load() + 20)
+	eventually(t, "it serves", func() bool { st, _ := second.status(g); return st.State == Serving && st.PID == was.PID })
+	load.done()
+	if err := syscall.Kill(was.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "another master", func() bool { st, _ := second.status(g); return st.PID != was.PID && st.Idle == 8 })
+	st, _ := second.status(g)
+	lose(second)
+	second.end()
+	end(t, st.PID)
+	third := s.superd()
+	eventually(t, "another master", func() bool { st, _ := third.status(g); return st.Idle == 8 })
+	if a, err := s.get(""); err != nil || a.Self != "r1" {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if err := connectAs(t, s.public(), "www-data"); err != nil {
+		t.Errorf("the web server's user cannot connect: %v", err)
+	}
+	if len(s.told(Note)) != 1 {
+		t.Errorf("told: %+v", s.told(Note))
 	}
 }
 

@@ -27,7 +27,7 @@ func (w *Web) reload(ctx context.Context, g release.Generation) error {
 		return err
 	}
 	if s == nil {
-		at := place{Generation: g, App: w.o.App, Base: reloadBase, home: filepath.Join(w.o.RunDir, reloadBase)}
+		at := place{Generation: g, App: w.o.App, Base: reloadBase, Home: filepath.Join(w.o.RunDir, reloadBase)}
 		if s, err = w.begin(ctx, at); err != nil {
 			return err
 		}
@@ -120,6 +120,6 @@ func (w *Web) renew(ctx context.Context, s *server, g release.Generation) error 
 		case <-tick.C:
 		}
 	}
-	_ = os.Remove(filepath.Join(at.home, before)) // one more small file is no harm
+	_ = os.Remove(filepath.Join(at.Home, before)) // one more small file is no harm
 	return nil
 }

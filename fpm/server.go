@@ -122,13 +122,13 @@ func (s *server) spec(context.Context) (supervisor.Spec, error) {
 		return supervisor.Spec{}, err
 	}
 	r := s.owner.rendering(at, *pool)
-	env := append(r.master(at.home), "FPM_SOCKETS="+at.key("web")+"=3,"+at.key("status")+"=4")
+	env := append(r.master(at.Home), "FPM_SOCKETS="+at.key("web")+"=3,"+at.key("status")+"=4")
 	if socket := s.owner.o.Children.NotifySocket(); socket != "" {
 		env = append(env, "NOTIFY_SOCKET="+socket)
 	}
 	return supervisor.Spec{
 		Name: s.owner.name(), Slot: fmt.Sprintf("%s@%s/%d", s.owner.name(), at.Base, life), Note: own,
-		Argv: append([]string{pool.Binary}, r.arguments(at.home)...), Env: env, Dir: "/", Umask: 0o022,
+		Argv: append([]string{pool.Binary}, r.arguments(at.Home)...), Env: env, Dir: "/", Umask: 0o022,
 		User:  myself(),
 		Files: []*os.File{s.web.File(), s.status.File()}, Log: s.owner.o.Output,
 	}, nil

@@ -8,13 +8,10 @@ package fpm
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"sync"
@@ -368,93 +365,11 @@ func (w *Web) place(g release.Generation) place {
 	for life := 1; w.taken(base); life++ {
 		base = fmt.Sprintf("%d-%d", g.Number, life)
 	}
-	return place{Generation: g, App: w.o.App, Base: base, home: filepath.Join(w.o.RunDir, base)}
+	return place{Generation: g, App: w.o.App, Base: base, Home: filepath.Join(w.o.RunDir, base)}
 }
 
 func (w *Web) taken(base string) bool {
 	return slices.ContainsFunc(w.all(), func(s *server) bool { return s.at.Base == base })
-}
-
-// publish makes the public path lead to s. It does nothing when that is so.
-func (w *Web) publish(s *server) error {
-	if publishes(w.o.Listen, s.at.socket()) && w.serves(s) {
-		return nil
-	}
-	if err := s.web.admit(w.o.Access); err != nil {
-		return err
-	}
-	if err := s.web.Publish(w.o.Listen); err != nil {
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.live = s
-	return nil
-}
-
-// unpublish shuts the door: the public path leads nowhere.
-func (w *Web) unpublish() error {
-	w.mu.Lock()
-	live := w.live
-	w.live = nil
-	w.mu.Unlock()
-	if live == nil || !publishes(w.o.Listen, live.at.socket()) {
-		return nil
-	}
-	if err := os.Remove(w.o.Listen); err != nil {
-		return fmt.Errorf("close the public path: %w", err)
-	}
-	return nil
-}
-
-// republish puts the public path back when somebody has removed it.
-func (w *Web) republish() {
-	live := w.serving()
-	if live == nil {
-		return
-	}
-	if _, err := os.Lstat(w.o.Listen); !errors.Is(err, os.ErrNotExist) {
-		return
-	}
-	done, ok := w.tryTake()
-	if !ok {
-		return // somebody is about to decide where it leads
-	}
-	defer done()
-	if w.serving() != live {
-		return
-	}
-	err := live.web.Publish(w.o.Listen)
-	w.tell(Note, live.generation(), errors.Join(fmt.Errorf("%s had been removed and was put back", w.o.Listen), err), nil)
-}
-
-func (w *Web) tryTake() (func(), bool) {
-	select {
-	case w.turn <- struct{}{}:
-		return func() { <-w.turn }, true
-	default:
-		return nil, false
-	}
-}
-
-// serves tells whether s must not be taken away. Both the link and our own memory
-// can say so.
-func (w *Web) serves(s *server) bool {
-	return w.serving() == s || publishes(w.o.Listen, s.at.socket())
-}
-
-// Serving is the generation that the public path leads to, as the disk has it, which
-// is the truth after a crash too.
-func (w *Web) Serving() (release.Generation, bool) {
-	home, ok := w.published()
-	if !ok {
-		return release.Generation{}, false
-	}
-	at, err := readPlace(home)
-	if err != nil || at.App != w.o.App {
-		return release.Generation{}, false
-	}
-	return at.Generation, true
 }
 
 // Socket is the private path of g's listener, "" when g does not run.
@@ -521,44 +436,3 @@ func (w *Web) tell(kind string, g release.Generation, err error, lines []string)
 	}
 	w.o.Tell(e)
 }
-
-// fits tells early what would only be found out at the flip.
-func (w *Web) fits() error {
-	at, err := os.Lstat(w.o.Listen)
-	if err == nil && at.IsDir() {
-		return fmt.Errorf("the public path %s is a directory", w.o.Listen)
-	}
-	return nil
-}
-
-// Adopt takes a master that an earlier superd has started; false: it is not ours.
-// Call it before Run.
-func (w *Web) Adopt(c *supervisor.Child) bool {
-	if c.Name() != w.name() {
-		return false
-	}
-	var n note
-	if err := json.Unmarshal(c.Note(), &n); err != nil || n.App != w.o.App || !isBase(n.Base) {
-		return false
-	}
-	at := n.place
-	at.home = filepath.Join(w.o.RunDir, at.Base)
-	if now, err := readPlace(at.home); err == nil && now.Base == at.Base {
-		at = now // with handoff by reload the note is older
-	}
-	for _, s := range w.all() {
-		if s.at.Base == at.Base {
-			s.adopt(c, n.Life)
-			return true
-		}
-	}
-	s := newServer(w, at)
-	s.adopt(c, n.Life)
-	w.add(s)
-	return true
-}
-
-var bases = regexp.MustCompile(`^([0-9]+(-[0-9]+)?|reload)$`)
-
-// isBase tells whether a directory of that name is one of a server's.
-func isBase(name string) bool { return bases.MatchString(name) }

@@ -1,0 +1,128 @@
+package fpm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"superd/release"
+)
+
+// The public path is a link to the listener of the server that serves. It is the
+// truth about who that is: it outlives superd, and every master.
+
+// publish makes the public path lead to s. It does nothing when that is so.
+func (w *Web) publish(s *server) error {
+	if publishes(w.o.Listen, s.at.socket()) && w.serves(s) {
+		return nil
+	}
+	if err := s.web.admit(w.o.Access); err != nil {
+		return err
+	}
+	if err := s.web.Publish(w.o.Listen); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.live = s
+	return nil
+}
+
+// unpublish shuts the door: the public path leads nowhere.
+func (w *Web) unpublish() error {
+	w.mu.Lock()
+	live := w.live
+	w.live = nil
+	w.mu.Unlock()
+	if live == nil || !publishes(w.o.Listen, live.at.socket()) {
+		return nil
+	}
+	if err := os.Remove(w.o.Listen); err != nil {
+		return fmt.Errorf("close the public path: %w", err)
+	}
+	return nil
+}
+
+// republish puts the public path back when somebody has removed it.
+func (w *Web) republish() {
+	live := w.serving()
+	if live == nil {
+		return
+	}
+	if _, err := os.Lstat(w.o.Listen); !errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	done, ok := w.tryTake()
+	if !ok {
+		return // somebody is about to decide where it leads
+	}
+	defer done()
+	if w.serving() != live {
+		return
+	}
+	err := live.web.Publish(w.o.Listen)
+	w.tell(Note, live.generation(), errors.Join(fmt.Errorf("%s had been removed and was put back", w.o.Listen), err), nil)
+}
+
+func (w *Web) tryTake() (func(), bool) {
+	select {
+	case w.turn <- struct{}{}:
+		return func() { <-w.turn }, true
+	default:
+		return nil, false
+	}
+}
+
+// serves tells whether s must not be taken away. Both the link and our own memory
+// can say so.
+func (w *Web) serves(s *server) bool {
+	return w.serving() == s || publishes(w.o.Listen, s.at.socket())
+}
+
+// Serving is the generation that the public path leads to, as the disk has it, which
+// is the truth after a crash too.
+func (w *Web) Serving() (release.Generation, bool) {
+	home, ok := w.published()
+	if !ok {
+		return release.Generation{}, false
+	}
+	at, err := readPlace(home)
+	if err != nil || at.App != w.o.App {
+		return release.Generation{}, false
+	}
+	return at.Generation, true
+}
+
+// published is the directory of the server that the public path leads to.
+func (w *Web) published() (string, bool) {
+	to, err := os.Readlink(w.o.Listen)
+	if err != nil {
+		return "", false
+	}
+	if !filepath.IsAbs(to) {
+		to = filepath.Join(filepath.Dir(w.o.Listen), to)
+	}
+	return filepath.Dir(to), true
+}
+
+// admit lets those connect that may connect to the public path.
+func (l *Listener) admit(a Access) error {
+	err := os.Lchown(l.path, a.UID, a.GID)
+	if err == nil {
+		err = os.Chmod(l.path, a.Mode.Perm())
+	}
+	if err != nil {
+		return fmt.Errorf("open %s to the web server: %w", l.path, err)
+	}
+	return nil
+}
+
+// fits tells early what would only be found out at the flip.
+func (w *Web) fits() error {
+	at, err := os.Lstat(w.o.Listen)
+	if err == nil && at.IsDir() {
+		return fmt.Errorf("the public path %s is a directory", w.o.Listen)
+	}
+	return nil
+}
