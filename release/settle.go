@@ -146,7 +146,6 @@ func (u *upkeep) after(v Verdict) {
 	switch v {
 	case Live, Degraded:
 		u.done = true
-		u.s.update(func() { u.s.trouble = "" })
 	case Rejected, RolledBack, Conflict:
 	}
 }

@@ -175,8 +175,12 @@ func undoInTrouble(t *testing.T, verb string, tb trouble) {
 	tr := newTrial(t)
 	tr.broken["watch new"] = errTrouble
 	tr.troubles[verb] = tb
+	begin := time.Now()
 	err := tr.goesOn()
 	last := tr.memory.Last()
+	if took := time.Since(begin); tb.how == "hangs" && (took == 0 || took > tr.Limits.Undo) {
+		t.Errorf("hung for %s", took)
+	}
 	for _, undo := range undoVerbs {
 		if !slices.Contains(tr.calls, undo) {
 			t.Errorf("%s was not tried", undo)
@@ -314,6 +318,28 @@ func TestResumeAfterReboot(t *testing.T) {
 		tr.end(tr.Resume)
 		if err := tr.wholly(want); err != nil {
 			t.Errorf("%s: %v", point, err)
+		}
+	}
+}
+
+// What is past the point of no return, or on its way back, goes on whatever is asked.
+func TestResumeIsNotCancelled(t *testing.T) {
+	for phase, want := range map[Phase]Generation{Committing: newG, RollingBack: oldG} {
+		tr := newTrial(t)
+		tr.Failpoint = func(name string) {
+			if name == string(phase)+".before" {
+				panic(killed{name})
+			}
+		}
+		if phase == RollingBack {
+			tr.broken["watch new"] = errTrouble
+		}
+		tr.end(tr.Run)
+		tr.begin(tr.memory.Last())
+		tr.cancelAs()
+		tr.end(tr.Resume)
+		if err := tr.wholly(want); err != nil {
+			t.Errorf("%s: %v", phase, err)
 		}
 	}
 }
@@ -596,6 +622,19 @@ func TestWatchedGivesTheLinkBack(t *testing.T) {
 	}
 }
 
+// Whoever moves a watched link back before users were moved means it.
+func TestWatchedLinkWentBack(t *testing.T) {
+	tr := newTrial(t)
+	tr.Watched, tr.link = true, oldG.Dir
+	var failure *Failure
+	if err := tr.goesOn(); !errors.As(err, &failure) || failure.Verdict != Conflict {
+		t.Error(err)
+	}
+	if err := tr.wholly(oldG); err != nil {
+		t.Error(err)
+	}
+}
+
 // The first switch of an app goes from nothing, and back to nothing.
 func TestFromNothing(t *testing.T) {
 	for _, bad := range []bool{false, true} {
@@ -667,4 +706,32 @@ func TestEverythingHasALimit(t *testing.T) {
 	if l.Retire <= 0 || l.Finish <= 0 || l.Undo < l.Link+l.Promote {
 		t.Errorf("%+v", l)
 	}
+}
+
+// A pause waits for a person, not for one who has spoken already, nor for a superd
+// that stops.
+func TestPauseEnds(t *testing.T) {
+	tr := newTrial(t)
+	tr.NoRollback = true
+	tr.troubles["rotate new"] = trouble{"before", "aborted"}
+	_ = tr.goesOn()
+	for _, e := range tr.events {
+		if e.Kind == "switch.paused" {
+			t.Errorf("paused, although aborted: %+v", e)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTrial(t)
+		tr.NoRollback = true
+		tr.broken["rotate new"] = errTrouble
+		ended := make(chan error, 1)
+		var run sync.WaitGroup
+		run.Go(func() { ended <- errOf(tr.end(tr.Run)) })
+		synctest.Wait()
+		close(tr.stop)
+		run.Wait()
+		if err := <-ended; !errors.Is(err, ErrStopping) || tr.memory.Last().Phase != Rotating {
+			t.Errorf("%v, in %s", err, tr.memory.Last().Phase)
+		}
+	})
 }

@@ -121,7 +121,8 @@ func (s *Switcher) perform(ctx context.Context, r *running, how func(*Switch, co
 		s.tell(Event{Kind: "switch.note", Switch: sw.ID, Phase: sw.Phase, From: sw.From, To: sw.To, Reason: ErrStopping.Error()})
 		return ""
 	case sw.Verdict == "":
-		sw.Cause, sw.Verdict, sw.Live, sw.Ended = err.Error(), Degraded, s.Snapshot().Live, time.Now()
+		// The journal is of a newer superd, and how far that came is not known.
+		sw.Cause, sw.Phase, sw.Verdict, sw.Live, sw.Ended = err.Error(), Ended, Degraded, s.Snapshot().Live, time.Now()
 	}
 	s.conclude(sw.Record)
 	return sw.Verdict
@@ -160,12 +161,19 @@ func (s *Switcher) conclude(r Record) {
 	if s.o.Failpoint != nil {
 		s.o.Failpoint(settled)
 	}
-	s.note("switch.note", r, s.o.History.append(r))
+	if !s.o.History.has(r.ID) { // the state may have been lost since
+		s.note("switch.note", r, s.o.History.append(r))
+	}
 	s.tell(Event{
 		Kind: "switch.ended", Switch: r.ID, Phase: r.Reached, From: r.From, To: r.To,
 		Verdict: r.Verdict, Reason: r.Cause, Lines: r.Lines, Took: r.Ended.Sub(r.Started), By: r.By,
 	})
-	s.update(func() { s.current = nil })
+	s.update(func() {
+		s.current = nil
+		if r.Verdict == Live || r.Verdict == Degraded { // nothing is tried again: see upkeep.after
+			s.trouble = ""
+		}
+	})
 }
 
 // change changes the state and saves it. When it cannot be saved it is changed in

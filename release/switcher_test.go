@@ -664,6 +664,13 @@ func TestStateIsLost(t *testing.T) {
 			defer st.down()
 			shot := st.settled()
 			must(t, st.on("r1"))
+			seen := map[string]bool{}
+			for _, r := range st.History() {
+				if seen[r.ID] {
+					t.Errorf("%s is in the history twice", r.ID)
+				}
+				seen[r.ID] = true
+			}
 			if shot.Live.Number < used {
 				t.Errorf("live is %s again", shot.Live)
 			}
