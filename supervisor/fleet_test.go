@@ -29,7 +29,7 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "house") // a socket's path has 107 bytes
+	dir, err := os.MkdirTemp("", "house") //nolint:usetesting // a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}

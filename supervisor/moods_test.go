@@ -55,6 +55,7 @@ func beWell([]string) {
 // beSick leaves at once, with a code, or after so many milliseconds.
 func beSick(args []string) {
 	if len(args) > 1 {
+		fmt.Println("soon")
 		time.Sleep(milliseconds(args[1]))
 	}
 	code, _ := strconv.Atoi(args[0])

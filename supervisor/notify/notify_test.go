@@ -23,7 +23,7 @@ type ear struct {
 
 func listen(t *testing.T) *ear {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "notify") // a socket's path has 107 bytes
+	dir, err := os.MkdirTemp("", "notify") //nolint:usetesting // a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
