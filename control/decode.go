@@ -36,13 +36,26 @@ func explain(err error, into any) error {
 	var syntax *json.SyntaxError
 	switch {
 	case errors.As(err, &wrongType):
-		return wrongBody(fmt.Sprintf("%s must be a %s, not a %s", wrongType.Field, wrongType.Type, wrongType.Value), into)
+		return wrongBody(fmt.Sprintf("%s must be %s, not a %s", wrongType.Field, inJSON(wrongType.Type.Kind()), wrongType.Value), into)
 	case errors.As(err, &syntax):
 		return wrongBody(fmt.Sprintf("the body is not JSON: %v, at byte %d", err, syntax.Offset), into)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return wrongBody("the body is not JSON: it ends too early", into)
 	}
 	return wrongBody(strings.TrimPrefix(err.Error(), "json: "), into)
+}
+
+// inJSON is what a kind of Go is to those who write JSON.
+func inJSON(k reflect.Kind) string {
+	switch k { //nolint:exhaustive // requests have no others
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "a whole number"
+	case reflect.String:
+		return "a string"
+	}
+	return k.String()
 }
 
 // wrongBody says what would be right.

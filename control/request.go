@@ -160,7 +160,7 @@ func (q *request) answer(status int, value any) error {
 
 // fail answers with an error: as a status, or as the last line of a stream.
 func (q *request) fail(err error) {
-	if stopping := context.Cause(q.http.Context()); errors.Is(stopping, release.ErrStopping) && KindOf(err) == StillGoing {
+	if stopping := context.Cause(q.http.Context()); errors.Is(stopping, release.ErrStopping) && errors.Is(err, context.Canceled) {
 		err = &Error{Kind: Unreachable, Message: "superd is stopping", Hint: "ask again: another one may take over in a moment"}
 	}
 	e := asError(err)
