@@ -29,7 +29,7 @@ import (
 // has hardly any descriptors.
 func TestMain(m *testing.M) {
 	moods := map[string]func() error{
-		"ask": askAndPrint, "flood": flood, "events": writeEvents, "listen": listenAndWait, "serve": serveWithFewFiles,
+		"ask": askAndPrint, "client": statusAndPrint, "flood": flood, "events": writeEvents, "listen": listenAndWait, "serve": serveWithFewFiles,
 	}
 	if mood := moods[os.Getenv("CONTROL_TEST_MOOD")]; mood != nil {
 		if err := mood(); err != nil {
@@ -425,6 +425,14 @@ func askAndPrint() error {
 		}
 		fmt.Printf("%d %s\n", status, strings.ReplaceAll(strings.TrimSpace(body), "\n", " "))
 	}
+	return nil
+}
+
+// statusAndPrint is superctl status, for its error.
+func statusAndPrint() error {
+	_, err := NewClient(os.Getenv("CONTROL_TEST_SOCKET")).Status(context.Background())
+	e := asError(err)
+	fmt.Println(e.Kind, e.Kind.Exit(), e.Hint)
 	return nil
 }
 
