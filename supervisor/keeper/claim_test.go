@@ -308,7 +308,7 @@ func TestOneClaimAtATime(t *testing.T) {
 func TestPictureForASlowReader(t *testing.T) {
 	k := keepertest.Start(t)
 	c := dial(t, k)
-	const n = 300
+	const n = 150
 	s := program("", "sleep", "1000")
 	s.Note = make([]byte, 4096)
 	for i := range n {

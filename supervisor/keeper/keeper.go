@@ -110,6 +110,8 @@ func (k *Keeper) wait() time.Time {
 	k.watch(k.signals.read, unix.POLLIN, k.signals)
 	if !time.Now().Before(k.listen.pause) {
 		k.listen.pause = time.Time{}
+	}
+	if k.listen.pause.IsZero() && len(k.conns) < maxConns {
 		k.watch(k.listen.fd, unix.POLLIN, &k.listen)
 	}
 	for _, c := range k.conns {

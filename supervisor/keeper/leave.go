@@ -14,7 +14,8 @@ import (
 type departure struct {
 	code   int
 	next   time.Time // when to look for what is left
-	spare  time.Time // until then superd may leave by itself
+	asked  int       // PID of the superd that asked for it, or 0
+	spare  time.Time // until then it may leave by itself
 	report time.Time // when to say again who is holding things up
 }
 
@@ -30,6 +31,9 @@ func (k *Keeper) depart(code int) {
 		now := time.Now()
 		k.superd.due = time.Time{}
 		k.leaving = &departure{code: code, next: now, spare: now.Add(superdTime), report: now.Add(tellInterval)}
+		if k.commander != nil {
+			k.leaving.asked = k.commander.pid
+		}
 	}
 }
 
@@ -47,13 +51,6 @@ func (k *Keeper) leave(now time.Time) (code int, gone bool) {
 		return 0, false
 	}
 	d.next = now.Add(lookInterval)
-	spared := map[int]bool{}
-	if now.Before(d.spare) {
-		spared[k.superd.pid] = true
-		if k.commander != nil {
-			spared[k.commander.pid] = true
-		}
-	}
 	procs, err := processes()
 	if err != nil {
 		say("list processes: " + err.Error())
@@ -69,7 +66,7 @@ func (k *Keeper) leave(now time.Time) (code int, gone bool) {
 		if now.After(d.report) {
 			say("waiting for PID " + itoa(pid) + " to go, it is in state " + string(s.state))
 		}
-		if !spared[pid] {
+		if pid != d.asked || now.After(d.spare) {
 			kill(pid, s.start)
 		}
 	}

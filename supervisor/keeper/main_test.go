@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 
 var moods = map[string]func(args []string) error{
 	"superd": beSuperd, "victim": beVictim, "dirty": beDirty, "dial": beDialer,
-	"crashing": beCrashing, "unprivileged": beUnprivileged, "burst": beBurst,
+	"crashing": beCrashing, "unprivileged": beUnprivileged, "breeder": beBreeder, "burst": beBurst,
 }
 
 func mood(name string, args ...string) []string {
@@ -74,6 +74,15 @@ func beSuperd(args []string) error {
 	line := fmt.Sprintf("claimed %d epoch %d children %d pgid %d", os.Getpid(), c.Epoch(), len(c.Children()), syscall.Getpgrp())
 	if err := note(args[0], line); err != nil {
 		return err
+	}
+	if args[1] == "ignore" && len(c.Children()) == 0 {
+		ch, err := c.Spawn(context.Background(), client.Spec{Slot: "s", Argv: []string{"/bin/sleep", "1000"}})
+		if err != nil {
+			return err
+		}
+		if err := ch.Open(); err != nil {
+			return err
+		}
 	}
 	for s := range signals {
 		if err := note(args[0], fmt.Sprintf("%d got %s", os.Getpid(), s)); err != nil {
@@ -231,6 +240,63 @@ func beUnprivileged(args []string) error {
 		if err := c.Acknowledge(e.Slot, e.PID); err != nil {
 			return err
 		}
+	}
+	return c.Shutdown(0)
+}
+
+// beBreeder makes children until the system refuses, then ends one and makes
+// another in its place.
+func beBreeder(args []string) error {
+	c, err := client.Dial(context.Background(), os.Getenv("SUPERD_KEEPER"))
+	if err != nil {
+		return err
+	}
+	spec := client.Spec{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
+	refused := ""
+	living := map[string]int{}
+	for i := 0; i < 200 && refused == ""; i++ {
+		spec.Slot, spec.Argv = fmt.Sprintf("s%d", i), []string{"/bin/sleep", "1000"}
+		ch, err := c.Spawn(context.Background(), spec)
+		if err != nil {
+			refused = err.Error() // the keeper could not fork
+			break
+		}
+		if err := ch.Open(); err != nil {
+			return err
+		}
+		living[ch.Slot] = ch.PID
+		select {
+		case e := <-c.Exits(): // or the stage found no room for a thread of Go's
+			refused = e.Failure
+			if refused == "" {
+				return fmt.Errorf("a stage that died looks like a program: %+v", e)
+			}
+			delete(living, e.Slot)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if err := note(args[0], fmt.Sprintf("after %d refused: %s", len(living), refused)); err != nil {
+		return err
+	}
+	for _, pid := range living {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			return err
+		}
+	}
+	for range living {
+		<-c.Exits()
+	}
+	spec.Slot, spec.Argv = "last", []string{"/bin/sh", "-c", "exit 7"}
+	ch, err := c.Spawn(context.Background(), spec)
+	if err != nil {
+		return err
+	}
+	if err := ch.Open(); err != nil {
+		return err
+	}
+	e := <-c.Exits()
+	if err := note(args[0], fmt.Sprintf("afterwards: exit %d %s", e.Status.ExitStatus(), e.Failure)); err != nil {
+		return err
 	}
 	return c.Shutdown(0)
 }

@@ -101,7 +101,7 @@ func (l *listener) close() {
 // ready accepts connections. Who is on the other side is asked of the kernel: only
 // the user the keeper runs as may speak with it.
 func (l *listener) ready(k *Keeper, _ int16) {
-	for {
+	for len(k.conns) < maxConns { // the others wait in the kernel until one leaves
 		fd, _, err := unix.Accept4(l.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		switch {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
@@ -119,7 +119,7 @@ func (l *listener) ready(k *Keeper, _ int16) {
 
 func (k *Keeper) admit(fd int) {
 	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil || peer.Uid != uint32(os.Geteuid()) || peer.Pid <= 0 || len(k.conns) >= maxConns {
+	if err != nil || peer.Uid != uint32(os.Geteuid()) || peer.Pid <= 0 {
 		closeFD(&fd)
 		return
 	}

@@ -114,11 +114,7 @@ func TestWithoutPrivilege(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("takes root to give privilege up")
 	}
-	dir, err := os.MkdirTemp("", "keeper") //nolint:usetesting // must be open to another user
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := shortDir(t)
 	keeper, superd := filepath.Join(dir, "keeper"), filepath.Join(dir, "superd")
 	copyFile(t, keepertest.Binary(t), keeper)
 	copyFile(t, mood("")[0], superd)
@@ -142,6 +138,17 @@ func TestWithoutPrivilege(t *testing.T) {
 			t.Errorf("no %q in the report:\n%s", want, report)
 		}
 	}
+}
+
+// shortDir is open to other users and short enough for a socket.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "keeper") //nolint:usetesting // see above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func copyFile(t *testing.T, from, to string) {

@@ -142,24 +142,29 @@ type signals struct {
 	stop        func()
 }
 
-// obeySignal passes a signal on to superd, or remembers it.
+// obeySignal passes a signal on to superd, or remembers it. A child's end needs
+// nothing: reap looks at every round.
 func (k *Keeper) obeySignal(sig unix.Signal) {
-	switch {
-	case sig == unix.SIGCHLD:
-		return // reap looks at every round
-	case sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT:
-		k.superd.stopping = true
-		sig = unix.SIGTERM
-		switch nothing := len(k.table.children) == 0; {
-		case k.commander != nil:
-		case nothing && k.superd.pid == 0:
-			k.depart(0)
-		case nothing: // it may die of it
-		default: // one that has not claimed may not listen yet: it is told when it claims
-			return
-		}
+	switch sig { //nolint:exhaustive // signals has asked for no others
+	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
+		k.stop()
+	case unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2:
+		k.signal(sig)
 	}
-	k.signal(sig)
+}
+
+// stop passes the wish for the end on. A superd that has not claimed yet may not
+// listen yet: with children to be stopped in order it is told when it claims. With
+// none it may as well die of it.
+func (k *Keeper) stop() {
+	k.superd.stopping = true
+	nothing := len(k.table.children) == 0
+	switch {
+	case k.commander != nil, nothing && k.superd.pid != 0:
+		k.signal(unix.SIGTERM)
+	case nothing:
+		k.depart(0)
+	}
 }
 
 // signal goes to who commands, else to the superd that was forked.
