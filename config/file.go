@@ -33,6 +33,7 @@ type file struct {
 // and the parser asked again; a broken header takes its table with it, lest the
 // keys below it be blamed for being in the wrong place.
 func parse(path, text string) (*file, []Problem) {
+	text = strings.TrimPrefix(text, "\ufeff") // or every column on its line would be off
 	outline := scan(text)
 	f := &file{path: path, root: outline.root}
 	if outline.refused != "" {
@@ -74,6 +75,7 @@ func (f *file) syntax(o *outline, text string, err error) (p Problem, begin, end
 		}
 		if st.bare != "" && looksLikeText(st.bare) {
 			what = fmt.Sprintf("text needs quotes: %s = %q", st.key, st.bare)
+			pos = advance(position{1, 1}, text[:st.bareAt])
 		}
 		p = f.problem(pos, strings.TrimPrefix(st.table+"."+st.key, "."), what)
 		if strings.Contains(strings.TrimSpace(text[st.begin:st.end]), "\n") {
@@ -99,14 +101,16 @@ func (f *file) problem(at position, key, text string) Problem {
 	return Problem{File: f.path, Line: at.line, Column: at.column, Key: key, Text: text}
 }
 
-// blank is text with every character but the line ends made a space.
+// blank is text with every byte but the line ends made a space: what is behind it
+// stays where it is.
 func blank(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' {
-			return r
+	blanked := []byte(text)
+	for i, c := range blanked {
+		if c != '\n' {
+			blanked[i] = ' '
 		}
-		return ' '
-	}, text)
+	}
+	return string(blanked)
 }
 
 // looksLikeText reports whether a bare value that TOML refuses lacks its quotes: a

@@ -26,6 +26,7 @@ type statement struct {
 	table      string // the header it is under; empty for a header
 	key        string // as people type it, without the table it is in
 	bare       string // the value, when it is neither quoted nor an array or table
+	bareAt     int    // where it begins
 	pos        position
 }
 
@@ -49,8 +50,6 @@ const (
 func scan(text string) *outline {
 	s := &scanner{text: text, mark: position{1, 1}}
 	s.root = &spot{pos: position{1, 1}}
-	s.at = len(text) - len(strings.TrimPrefix(text, "\ufeff"))
-	s.markAt = s.at
 	s.run()
 	return &s.outline
 }
@@ -73,7 +72,7 @@ func (s *scanner) run() {
 			under = st.key
 		} else {
 			st.table, st.key = under, s.assignment(table, depth)
-			st.bare = s.bareSince(st.begin)
+			st.bare, st.bareAt = s.bareSince(st.begin)
 		}
 		s.skipLine()
 		st.end = s.at
@@ -283,13 +282,14 @@ func (s *scanner) here() position {
 }
 
 // bareSince is the value of the statement that began there, if it is bare.
-func (s *scanner) bareSince(begin int) string {
+func (s *scanner) bareSince(begin int) (bare string, at int) {
 	_, value, _ := strings.Cut(s.text[begin:s.at], "=")
-	value = strings.TrimSpace(value)
-	if value == "" || strings.ContainsAny(value, "\"'[{\n") {
-		return ""
+	value = strings.TrimLeft(value, " \t")
+	bare, at = strings.TrimSpace(value), s.at-len(value)
+	if strings.ContainsAny(bare, "\"'[{\n") {
+		return "", at
 	}
-	return value
+	return bare, at
 }
 
 // advance is the position behind text when text begins at p.

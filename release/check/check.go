@@ -181,11 +181,7 @@ func (p *prober) judge(ctx context.Context, c Check, g release.Generation, failu
 	if other.IsZero() || c.Kind == KindFastCGI && p.Socket(other) == "" {
 		return failure
 	}
-	err := p.try(ctx, c, other)
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil:
+	if err := p.try(ctx, c, other); err != nil {
 		return inconclusive(failure, fmt.Sprintf("%s fails it too: %v", other, err))
 	}
 	return failure

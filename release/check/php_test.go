@@ -333,8 +333,13 @@ func TestWarmUpBreaks(t *testing.T) {
 		t.Errorf("a page that is not there: %v", err)
 	}
 	delete(sockets, 7)
-	if err := NewVerifier(site, nil, []string{"/up"}).Verify(t.Context(), broken); err != nil {
-		t.Errorf("it does not run beside what serves: %v", err)
+	var told []string
+	site.Tell = func(what string, _ []string) { told = append(told, what) }
+	if err := NewVerifier(site, nil, []string{"/up", "/"}).Verify(t.Context(), broken); err != nil {
+		t.Error(err)
+	}
+	if len(told) != 1 || !strings.Contains(told[0], "warm-up is skipped: r7 (generation 7) does not run beside what serves") {
+		t.Errorf("told %q", told)
 	}
 }
 
@@ -344,7 +349,11 @@ func TestWarmUpCancelled(t *testing.T) {
 	socket := phpFPM(t)
 	g := shop(t, 7, front)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	v := NewVerifier(Site{DocumentRoot: "public", Socket: func(release.Generation) string { return socket }}, nil, []string{"/hang", "/up"})
+	site := Site{
+		DocumentRoot: "public", Socket: func(release.Generation) string { return socket },
+		Tell: func(what string, _ []string) { t.Errorf("told %q", what) },
+	}
+	v := NewVerifier(site, nil, []string{"/hang", "/up"})
 	ended := make(chan error, 1)
 	go func() { ended <- v.Verify(ctx, g) }()
 	for asked(t, g) == "" {

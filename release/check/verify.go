@@ -84,7 +84,8 @@ func (v *Verifier) verify(ctx context.Context, c Check, g release.Generation) er
 // errLate is why a try was cut that the deadline did not leave its timeout.
 var errLate = errors.New("no answer before the deadline")
 
-// becomesHealthy tries until the check has succeeded often enough in a row.
+// becomesHealthy tries until the check has succeeded often enough in a row. When
+// parent ends nobody waits for what it returns, for all end together.
 func (v *Verifier) becomesHealthy(parent context.Context, c Check, g release.Generation) error {
 	ctx, cancel := context.WithTimeoutCause(parent, c.Deadline, errLate)
 	defer cancel()
@@ -93,7 +94,7 @@ func (v *Verifier) becomesHealthy(parent context.Context, c Check, g release.Gen
 		err := v.try(ctx, c, g)
 		switch {
 		case parent.Err() != nil:
-			return context.Cause(parent)
+			return err
 		case err == nil:
 			well++
 		default:
@@ -108,8 +109,6 @@ func (v *Verifier) becomesHealthy(parent context.Context, c Check, g release.Gen
 		select {
 		case <-time.After(c.Interval):
 			continue
-		case <-parent.Done():
-			return context.Cause(parent)
 		case <-ctx.Done():
 		}
 		if well > 0 || last == nil {

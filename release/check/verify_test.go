@@ -97,6 +97,7 @@ func TestVerify(t *testing.T) {
 		answer func(ctx context.Context, c Check, g release.Generation, try int) error
 		other  release.Generation
 		check  func(*Check)
+		alone  bool // what serves has no socket of its own
 
 		took         time.Duration
 		tries        int // of the candidate
@@ -174,6 +175,9 @@ func TestVerify(t *testing.T) {
 			other: was, took: late + 5*time.Second, tries: 60, others: 1,
 			says: []string{"r41 (generation 6) fails it too: no answer within 5s"}, inconclusive: true,
 		},
+		"what serves cannot be asked": {
+			answer: always(errSick), other: was, alone: true, took: late, tries: 60, says: []string{"answered 500"},
+		},
 		"is not compared with itself": {answer: always(errSick), other: will, took: late, tries: 60, says: []string{"answered 500"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -184,6 +188,9 @@ func TestVerify(t *testing.T) {
 					c.check(&one)
 				}
 				p := &patient{answer: c.answer, other: c.other}
+				if c.alone {
+					p.socket = func(g release.Generation) string { return map[uint64]string{7: "/s"}[g.Number] }
+				}
 				err := p.verifier(nil, one).Verify(t.Context(), will)
 				if took := p.since(); took != c.took {
 					t.Errorf("took %s, want %s", took, c.took)
@@ -269,6 +276,9 @@ func TestVerifyCancelled(t *testing.T) {
 				ended.Wait()
 				if p.tries["up@6"] != 0 {
 					t.Error("what serves was asked though nobody wants to know")
+				}
+				if name != "between tries" && len(p.told) > 0 {
+					t.Errorf("told %q", p.told)
 				}
 			})
 		})

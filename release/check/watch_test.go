@@ -160,17 +160,18 @@ func TestWatchExits(t *testing.T) {
 		"all before, no watch": {exits: []exit{{-3, will}, {-2, will}, {-1, will}}, none: true, fails: true},
 		"no watch":             {exits: []exit{{-2, will}, {-1, will}}, none: true},
 		"of the old one":       {exits: []exit{{-9, was}, {-9, was}, {-9, was}, {-5, will}, {-4, was}, {1, was}, {2, was}, {3, will}}, took: 30 * time.Second},
-		"of a newer one":       {exits: []exit{{1, will}, {2, will}, {3, next}, {4, next}, {5, will}}, took: 30 * time.Second},
+		"of a newer one":       {exits: []exit{{1, will}, {2, will}, {3, next}, {4, next}, {5, next}, {6, will}}, took: 30 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				p := &patient{}
 				o := WatchOptions{For: 30 * time.Second, MaxFailures: 2}
+				var checks []Check
 				if c.none {
-					o.For = 0
+					o.For, checks = 0, []Check{up(PhaseLive)} // which would panic if it were made
 				}
-				w := p.watcher(o)
+				w := p.watcher(o, checks...)
 				fail := func(g release.Generation) { w.Fail(g, "shop/emails:3 exited with 1", []string{"oh", "no"}) }
 				later := make(chan struct{})
 				var ended sync.WaitGroup
