@@ -45,8 +45,12 @@ func (w *worker) hear(e supervisor.ProcessEvent) {
 	case e.Exit != nil:
 		w.proved = false
 		w.lives++
-	case e.Proved:
-		w.proved = true
+	case e.Proved && !w.proved:
+		w.proved, w.life = true, lifeOf(e.Child)
+		select {
+		case f.proofs <- struct{}{}:
+		default:
+		}
 	}
 	event := w.judge(e, first)
 	if event.Kind == Failed {

@@ -64,12 +64,14 @@ const (
 
 // A Fleet is all pools of one app. It implements release.Workers. Its methods may
 // be called from any goroutine; those that change something wait for Run.
+// It is to stop before the Children do.
 type Fleet struct {
 	o      Options
 	turn   chan struct{} // one Canary, Rotate, Remove or Restart at a time
 	begun  chan struct{} // closed when Run is there
 	ending chan struct{} // closed when Run lets go
 	wake   chan struct{} // there are workers without a goroutine
+	proofs chan struct{} // there are proofs to be remembered
 
 	remembering sync.Mutex // one memory is written at a time; taken before mu
 
@@ -91,7 +93,7 @@ var ErrUnknown = errors.New("no such pool or worker")
 func New(o Options) *Fleet {
 	f := &Fleet{
 		o: o, turn: make(chan struct{}, 1), begun: make(chan struct{}), ending: make(chan struct{}),
-		wake: make(chan struct{}, 1), changed: make(chan struct{}),
+		wake: make(chan struct{}, 1), proofs: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	for _, p := range o.Pools {
 		f.pools = append(f.pools, &pool{Pool: p, fleet: f, processes: p.Processes, stopped: map[int]bool{}})
@@ -105,6 +107,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	defer lives.Wait()
 	defer close(f.ending)
 	f.recall()
+	lives.Go(func() { f.keep(ctx) })
 	close(f.begun)
 	for {
 		for _, w := range f.unbegun() {

@@ -2,23 +2,19 @@ package workers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"superd/release"
 )
 
 // What people ask for. A name is a pool, "emails", or one of its workers,
 // "emails:3". An order to stop or to scale holds across rotations and across any
-// death of superd, as long as the keeper lives; then the configuration rules again.
+// death of superd: see memory.
 
 // Start fills what was stopped. What runs is left alone. It does not wait.
 func (f *Fleet) Start(ctx context.Context, name string) error {
@@ -276,93 +272,4 @@ func (f *Fleet) find(name string) (*pool, []int, error) {
 		return nil, nil, fmt.Errorf("%s/%s: %w", f.o.App, name, ErrUnknown)
 	}
 	return p, []int{slot}, nil
-}
-
-// A memory is the orders for one pool. They count only while the configuration
-// says what it said when they were given.
-type memory struct {
-	Configured int   `json:"configured"`
-	Processes  int   `json:"processes"`
-	Stopped    []int `json:"stopped,omitempty"`
-}
-
-func (f *Fleet) memoryName() string { return f.o.App + "/workers" }
-
-// remember leaves the orders with the keeper: they live exactly as long as the
-// workers do that they are about, and need no disk.
-func (f *Fleet) remember() {
-	f.remembering.Lock()
-	defer f.remembering.Unlock()
-	all := map[string]memory{}
-	f.mu.Lock()
-	for _, p := range f.pools {
-		m := memory{Configured: p.Processes, Processes: p.processes}
-		for slot := range p.stopped {
-			m.Stopped = append(m.Stopped, slot)
-		}
-		if m.Processes != m.Configured || len(m.Stopped) > 0 {
-			all[p.Name] = m
-		}
-	}
-	f.mu.Unlock()
-	if err := f.hold(all); err != nil {
-		f.o.Log.Warn("orders for workers are not remembered", "app", f.o.App, "error", err)
-	}
-}
-
-func (f *Fleet) hold(all map[string]memory) error {
-	text, err := json.Marshal(all)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.MemfdCreate("superd-orders", unix.MFD_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("make a memfd: %w", err)
-	}
-	file := os.NewFile(uintptr(fd), f.memoryName())
-	_, err = file.Write(text)
-	if err == nil {
-		err = f.o.Children.Hold(f.memoryName(), file)
-	}
-	return errors.Join(err, file.Close())
-}
-
-// recall takes up the orders that an earlier superd was given.
-func (f *Fleet) recall() {
-	file, ok := f.o.Children.Held(f.memoryName())
-	if !ok {
-		return
-	}
-	text, err := readAll(file)
-	all := map[string]memory{}
-	if err == nil {
-		err = json.Unmarshal(text, &all)
-	}
-	if err != nil {
-		f.o.Log.Warn("orders for workers are forgotten", "app", f.o.App, "error", err)
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for name, m := range all {
-		p := f.pool(name)
-		if p == nil || m.Configured != p.Processes {
-			continue
-		}
-		p.processes = m.Processes
-		for _, slot := range m.Stopped {
-			p.stopped[slot] = true
-		}
-	}
-}
-
-// readAll reads a memfd from its start, wherever its writer left the position.
-func readAll(file *os.File) ([]byte, error) {
-	info, err := file.Stat()
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	text := make([]byte, info.Size())
-	_, err = file.ReadAt(text, 0)
-	return text, errors.Join(err, file.Close())
 }

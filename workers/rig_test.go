@@ -338,3 +338,65 @@ func (r *rig) toldOnce() {
 		}
 	}
 }
+
+// again is the next superd, after the death of this one.
+func (r *rig) again(s *superd, allowed int, pools ...workers.Pool) *superd {
+	r.t.Helper()
+	s.crash()
+	return r.superd(allowed, pools...)
+}
+
+func (r *rig) fail(n int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err[uint64(n)] = err
+}
+
+func (s *superd) signs() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.progress
+}
+
+// of are all lives of a generation.
+func (r *rig) of(generation int) []life {
+	return slices.DeleteFunc(r.lives(), func(l life) bool { return !strings.HasSuffix(l.who, fmt.Sprintf("@%d", generation)) })
+}
+
+// count is "" when exactly n processes of a generation live.
+func (r *rig) count(generation, n int) string {
+	have := 0
+	for _, l := range r.living() {
+		if strings.HasSuffix(l.who, fmt.Sprintf("@%d", generation)) {
+			have++
+		}
+	}
+	if have == n {
+		return ""
+	}
+	return fmt.Sprintf("%d of generation %d live, want %d", have, generation, n)
+}
+
+// draining waits until exactly n workers of all pools drain.
+func (r *rig) draining(s *superd, n int) {
+	r.t.Helper()
+	r.soon("draining", func() string {
+		have := 0
+		for _, p := range s.Status() {
+			have += p.Draining
+		}
+		if have == n {
+			return ""
+		}
+		return fmt.Sprintf("%d drain, want %d", have, n)
+	})
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(names)
+}

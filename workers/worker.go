@@ -26,12 +26,14 @@ type worker struct {
 	gone    chan struct{} // closed when nothing of it lives
 	after   []*worker     // it must not begin before these are gone
 
-	begun   bool // it has its goroutine
-	leaving bool // told to go for good
-	stale   bool // a restart replaces it
-	proved  bool // its present life has
-	held    bool // SIGKILL did not end it
-	lives   int  // that have ended
+	begun   bool   // it has its goroutine
+	leaving bool   // told to go for good
+	stale   bool   // a restart replaces it
+	proved  bool   // its present life has
+	known   bool   // its first life had, to an earlier superd
+	held    bool   // SIGKILL did not end it
+	lives   int    // that have ended
+	life    string // that is adopted, or has proved itself: see lifeOf
 }
 
 // note is what the keeper holds beside a worker for the next superd: all that it
@@ -78,7 +80,7 @@ func (f *Fleet) Adopt(c *supervisor.Child) bool {
 		p = f.former(*n.Worker)
 	}
 	w := newWorker(p, n.Worker.Slot, n.Worker.Turn, n.Worker.At)
-	w.adopted = true
+	w.adopted, w.life = true, lifeOf(c)
 	w.process.Adopt(c)
 	if !c.Told().IsZero() || p.foreign {
 		w.retire()
@@ -198,24 +200,22 @@ func (w *worker) spec(context.Context) (supervisor.Spec, error) {
 	return s, err
 }
 
-// proof is the pool's. One that an earlier superd has started may have shown that
-// one what it will not show again: as long as it lives it is not stopped for it.
+// proof is the pool's, unless it was given to an earlier superd.
 func (w *worker) proof(ctx context.Context, c *supervisor.Child) error {
-	err := w.pool.Proof(w.slot+w.turn*nextTurn, w.at)(ctx, c)
-	if err == nil || !w.isAdopted() || ctx.Err() != nil {
-		return err
-	}
-	select {
-	case <-c.Exited():
-		return err
-	default:
+	if w.isKnown() {
 		return nil
 	}
+	return w.pool.Proof(w.slot+w.turn*nextTurn, w.at)(ctx, c)
 }
 
-// isAdopted tells whether its present life is one that an earlier superd began.
-func (w *worker) isAdopted() bool {
+// isKnown tells whether its present life proved itself to an earlier superd.
+func (w *worker) isKnown() bool {
 	w.pool.fleet.mu.Lock()
 	defer w.pool.fleet.mu.Unlock()
-	return w.adopted && w.lives == 0
+	return w.known && w.lives == 0
+}
+
+// lifeOf is a name of one life that no other life ever had.
+func lifeOf(c *supervisor.Child) string {
+	return fmt.Sprintf("%s %d %d", c.Slot(), c.PID(), c.Born().UnixNano())
 }

@@ -1,0 +1,132 @@
+package workers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// A memory is what the next superd must know of a pool and cannot see: the orders
+// that people gave, and which workers have proved themselves. It is left with the
+// keeper and lives exactly as long as the workers that it is about, without a disk.
+//
+// The orders count only while the configuration says what it said then.
+type memory struct {
+	Configured int      `json:"configured"`
+	Processes  int      `json:"processes"`
+	Stopped    []int    `json:"stopped,omitempty"`
+	Proved     []string `json:"proved,omitempty"` // see worker.life
+}
+
+func (f *Fleet) memoryName() string { return f.o.App + "/workers" }
+
+// keep remembers what workers have proved. A proof that is forgotten, for superd
+// died at once, is asked for again.
+func (f *Fleet) keep(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.proofs:
+			f.remember()
+		}
+	}
+}
+
+// remember leaves everything with the keeper, in place of what was there.
+func (f *Fleet) remember() {
+	f.remembering.Lock()
+	defer f.remembering.Unlock()
+	all := map[string]memory{}
+	f.mu.Lock()
+	for _, p := range f.pools {
+		all[p.Name] = p.memory()
+	}
+	f.mu.Unlock()
+	if err := f.hold(all); err != nil {
+		f.o.Log.Warn("what workers are to do is not remembered", "app", f.o.App, "error", err)
+	}
+}
+
+func (p *pool) memory() memory {
+	m := memory{Configured: p.Processes, Processes: p.processes}
+	for slot := range p.stopped {
+		m.Stopped = append(m.Stopped, slot)
+	}
+	for _, w := range p.workers {
+		if w.proved {
+			m.Proved = append(m.Proved, w.life)
+		}
+	}
+	return m
+}
+
+func (f *Fleet) hold(all map[string]memory) error {
+	text, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("superd-workers", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make a memfd: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), f.memoryName())
+	_, err = file.Write(text)
+	if err == nil {
+		err = f.o.Children.Hold(f.memoryName(), file)
+	}
+	return errors.Join(err, file.Close())
+}
+
+// recall takes up what an earlier superd has left.
+func (f *Fleet) recall() {
+	file, ok := f.o.Children.Held(f.memoryName())
+	if !ok {
+		return
+	}
+	text, err := readAll(file)
+	all := map[string]memory{}
+	if err == nil {
+		err = json.Unmarshal(text, &all)
+	}
+	if err != nil {
+		f.o.Log.Warn("what workers are to do is forgotten", "app", f.o.App, "error", err)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, m := range all {
+		if p := f.pool(name); p != nil {
+			p.recall(m)
+		}
+	}
+}
+
+func (p *pool) recall(m memory) {
+	for _, w := range p.workers {
+		w.known = slices.Contains(m.Proved, w.life)
+	}
+	if p.foreign || m.Configured != p.Processes {
+		return
+	}
+	p.processes = m.Processes
+	for _, slot := range m.Stopped {
+		p.stopped[slot] = true
+	}
+}
+
+// readAll reads a memfd from its start, wherever its writer left the position.
+func readAll(file *os.File) ([]byte, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	text := make([]byte, info.Size())
+	_, err = file.ReadAt(text, 0)
+	return text, errors.Join(err, file.Close())
+}
