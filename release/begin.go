@@ -168,6 +168,9 @@ func (s *Switcher) accept(q Request, to Generation, keep bool, before State) (*r
 		AllowBad: q.AllowBad, Restart: to.Dir == s.state.Live.Dir, NoRollback: keep, Phase: Preparing,
 	}}
 	s.current = r
+	if s.giveWay != nil {
+		s.giveWay(errGaveWay)
+	}
 	s.wake()
 	return r, nil
 }

@@ -65,7 +65,7 @@ func (r Record) standing() Generation {
 
 // bring makes web and workers run on g. One does not wait for the other to be well.
 func (s *Switcher) bring(ctx context.Context, g Generation) error {
-	m, ctx := s.machine(ctx, Record{}), context.WithoutCancel(ctx) // Stop ends it
+	m := s.machine(Record{})
 	var web error
 	if !s.inUse()[g.Dir] {
 		web = m.within(ctx, m.Limits.Start, on(m.Web.Start, g))
@@ -114,7 +114,7 @@ const (
 
 // tend makes an attempt if one is due.
 func (u *upkeep) tend(ctx context.Context) {
-	if u.done || u.next != nil || ctx.Err() != nil {
+	if u.done || u.next != nil || u.s.stopping() {
 		return
 	}
 	g, word, err := u.s.choose(ctx, u.cold)
@@ -127,18 +127,29 @@ func (u *upkeep) tend(ctx context.Context) {
 	} else {
 		u.cold = false
 		u.pause = min(max(2*u.pause, firstPause), maxPause)
-		err = u.s.bring(ctx, g)
+		err = u.attempt(ctx, g)
 	}
-	if errors.Is(err, ErrStopping) {
-		return
+	if !errors.Is(err, ErrStopping) && !errors.Is(err, errGaveWay) {
+		u.s.troubled(g, err)
 	}
-	u.s.troubled(g, err)
 	if err != nil {
 		u.next = time.After(u.pause)
 		return
 	}
 	u.done = true
 	u.s.clear(ctx)
+}
+
+// errGaveWay: somebody wants to switch to another release, and need not wait until it
+// is certain that this one cannot be brought up.
+var errGaveWay = errors.New("gave way to a switch")
+
+func (u *upkeep) attempt(ctx context.Context, g Generation) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	u.s.update(func() { u.s.giveWay = cancel })
+	defer u.s.update(func() { u.s.giveWay = nil })
+	return u.s.bring(ctx, g)
 }
 
 // after takes in how a switch ended.
@@ -172,9 +183,9 @@ func (s *Switcher) troubled(g Generation, err error) {
 
 // clear retires what was live before, in case an earlier superd did not come to it.
 func (s *Switcher) clear(ctx context.Context) {
-	m := s.machine(ctx, Record{})
+	m := s.machine(Record{})
 	if was := s.Snapshot().Previous; !was.IsZero() {
-		s.note("app.note", Record{}, m.within(context.WithoutCancel(ctx), m.Limits.Retire, on(m.Web.Retire, was)))
+		s.note("app.note", Record{}, m.within(ctx, m.Limits.Retire, on(m.Web.Retire, was)))
 	}
 }
 
@@ -243,8 +254,8 @@ func (s *Switcher) lastGood(ctx context.Context, live Generation, gone error) (G
 			continue
 		}
 		at.Number = g.Number
-		m := s.machine(ctx, Record{})
-		s.note("app.note", Record{From: live, To: at}, m.within(context.WithoutCancel(ctx), m.Limits.Link,
+		m := s.machine(Record{})
+		s.note("app.note", Record{From: live, To: at}, m.within(ctx, m.Limits.Link,
 			func(ctx context.Context) error { return s.o.Parts.Files.Point(ctx, live, at) }))
 		return s.adopt(at), fmt.Sprintf("%s is live from now on: %s is gone", at.Release, live.Release), nil
 	}

@@ -36,9 +36,7 @@ type stage struct {
 func newStage(t *testing.T, releases ...string) *stage {
 	t.Helper()
 	root, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	st := &stage{t: t, root: root, world: newWorld(t, Generation{}), boot: "boot-1", auto: true}
 	for i, r := range releases {
 		st.release(r, time.Duration(i)*time.Second)
@@ -47,6 +45,17 @@ func newStage(t *testing.T, releases ...string) *stage {
 		st.point2(releases[0])
 	}
 	return st
+}
+
+// TestMain puts files into memory where it can: what was written survives the end of
+// superd in any case, and that is all that these tests end.
+func TestMain(m *testing.M) {
+	if dir, err := os.MkdirTemp("/dev/shm", "release-*"); err == nil {
+		defer func() { _ = os.RemoveAll(dir) }()
+		_ = os.Chmod(dir, 0o755)
+		_ = os.Setenv("TMPDIR", dir)
+	}
+	m.Run()
 }
 
 // release makes a release; a greater age means changed later.

@@ -735,3 +735,25 @@ func TestPauseEnds(t *testing.T) {
 		}
 	})
 }
+
+// Whoever is told of a phase may be the one who takes the switch back: the last look
+// is after the word.
+func TestAbortedByWhoIsTold(t *testing.T) {
+	for _, phase := range []Phase{Preparing, Starting, Verifying, Promoting, Rotating, Watching, Committing} {
+		tr := newTrial(t)
+		tr.Tell = func(e Event) {
+			if e.Phase == phase {
+				tr.cancelAs()
+			}
+		}
+		_ = tr.goesOn()
+		if err := tr.wholly(oldG); err != nil || tr.memory.Last().Verdict == Live {
+			t.Errorf("%s: %v", phase, err)
+		}
+		for _, entry := range tr.memory.entries {
+			if entry.Phase == phase {
+				t.Errorf("%s was entered", phase)
+			}
+		}
+	}
+}

@@ -15,18 +15,20 @@ import (
 type Switcher struct {
 	o        Options
 	progress chan struct{}
-	begun    chan *running // has room for one, and there is never more
+	stop     <-chan struct{} // of Run, and for it alone: is closed when superd stops
+	begun    chan *running   // has room for one, and there is never more
 
 	saving sync.Mutex // before mu
 
 	mu       sync.Mutex
-	state    State         // as it is on disk, or would be if that could be written
-	current  *running      // nil: no switch is going on
-	queued   *turn         // the newest one who waits for the end of it
-	settling bool          // what an earlier superd left is not settled yet
-	stopped  bool          // Run has ended
-	trouble  string        // why what is to be live is not wholly so
-	changed  chan struct{} // is closed, and made anew, when any of these changes
+	state    State                   // as it is on disk, or would be if that could be written
+	current  *running                // nil: no switch is going on
+	queued   *turn                   // the newest one who waits for the end of it
+	settling bool                    // what an earlier superd left is not settled yet
+	stopped  bool                    // Run has ended
+	trouble  string                  // why what is to be live is not wholly so
+	giveWay  context.CancelCauseFunc // nil: nothing is being brought up
+	changed  chan struct{}           // is closed, and made anew, when any of these changes
 }
 
 // Options are what a Switcher needs.
@@ -81,19 +83,30 @@ func NewSwitcher(o Options) *Switcher {
 // is laid down, with nothing undone, and the next superd settles it.
 func (s *Switcher) Run(ctx context.Context) error {
 	defer s.close()
+	s.stop = ctx.Done()
+	ctx = context.WithoutCancel(ctx) // to cancel a switch is to take it back, and to stop is not
 	up := upkeep{s: s, cold: s.cold()}
 	s.settle(ctx)
 	for {
 		up.tend(ctx)
 		s.update(func() { s.settling = false })
 		select {
-		case <-ctx.Done():
+		case <-s.stop:
 			return nil
 		case r := <-s.begun:
 			up.after(s.perform(ctx, r, (*Switch).Run))
 		case <-up.next:
 			up.next = nil
 		}
+	}
+}
+
+func (s *Switcher) stopping() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -104,7 +117,7 @@ func (s *Switcher) close() {
 // perform runs a switch to its end and takes in how it ended. The verdict is empty
 // when it was laid down.
 func (s *Switcher) perform(ctx context.Context, r *running, how func(*Switch, context.Context) error) Verdict {
-	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // the end of superd is told by Stop
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s.update(func() {
 		r.cancel = cancel
@@ -112,10 +125,10 @@ func (s *Switcher) perform(ctx context.Context, r *running, how func(*Switch, co
 			cancel(r.aborted)
 		}
 	})
-	sw := s.machine(ctx, r.record)
+	sw := s.machine(r.record)
 	sw.GoOn = r.goOn
 	sw.Tell = func(e Event) { s.follow(r, sw, e) }
-	err := how(sw, inner)
+	err := how(sw, ctx)
 	switch {
 	case errors.Is(err, ErrStopping):
 		s.tell(Event{Kind: "switch.note", Switch: sw.ID, Phase: sw.Phase, From: sw.From, To: sw.To, Reason: ErrStopping.Error()})
@@ -129,10 +142,10 @@ func (s *Switcher) perform(ctx context.Context, r *running, how func(*Switch, co
 }
 
 // machine is a Switch with all that it needs but an audience.
-func (s *Switcher) machine(ctx context.Context, r Record) *Switch {
+func (s *Switcher) machine(r Record) *Switch {
 	return &Switch{
 		Record: r, Parts: s.o.Parts, Journal: s.o.Journal, Limits: s.o.Limits,
-		Progress: s.progress, Stop: ctx.Done(), Failpoint: s.o.Failpoint, Tell: s.tell,
+		Progress: s.progress, Stop: s.stop, Failpoint: s.o.Failpoint, Tell: s.tell,
 	}
 }
 

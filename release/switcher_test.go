@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -280,6 +281,7 @@ func TestKilledAtEveryFailpoint(t *testing.T) {
 		for _, reboot := range []bool{false, true} {
 			for _, point := range Failpoints() {
 				t.Run(fmt.Sprintf("%s bad %v reboot %v", point, bad, reboot), func(t *testing.T) {
+					t.Parallel()
 					killedAndBack(t, point, bad, reboot)
 				})
 			}
@@ -345,6 +347,40 @@ func killedAndBack(t *testing.T, point string, bad, reboot bool) {
 		t.Errorf("the next switch: %v %+v", err, r)
 	}
 	must(t, st.on(other))
+}
+
+// After a reboot the site answers first, and what is left of the switch, hooks and
+// all, comes later.
+func TestSiteComesFirst(t *testing.T) {
+	for _, tt := range []struct{ verb, point, first, later string }{
+		{"", "committing.before", "promote r2", "retire r1"},
+		{"", "committing.retired", "rotate r2", "retire r1"},
+		{"", "preparing.before", "promote r1", ""},
+		{"", "starting.before", "promote r1", "retire r2"},
+		{"", "verifying.after", "promote r1", "remove r2"},
+		{"start r2", "rollback.starting.before", "promote r1", "retire r2"},
+		{"watch r2", "rollback.promoting.before", "promote r1", "rotate r1"},
+		{"", "rotating.before", "promote r2", "rotate r2"},
+	} {
+		st := newStage(t, "r1", "r2")
+		st.up()
+		st.settled()
+		st.broken[tt.verb] = errTrouble
+		st.point = tt.point
+		_, err := st.Begin(t.Context(), Request{Release: "r2"})
+		must(t, err)
+		st.gone()
+		st.reboot()
+		before := len(st.calls)
+		st.up()
+		st.settled()
+		calls := st.calls[before:]
+		first, later := slices.Index(calls, tt.first), slices.Index(calls, tt.later)
+		if first < 0 || tt.later != "" && later < first {
+			t.Errorf("%s: %q", tt.point, calls)
+		}
+		st.down()
+	}
 }
 
 // A superd that ends by itself lays its switch down, and the next one goes on.
@@ -425,37 +461,42 @@ func TestLinkAtBoot(t *testing.T) {
 // and the link with it. When there is none, superd says so and waits.
 func TestLiveIsGone(t *testing.T) {
 	for _, left := range []string{"r2", "r1", ""} {
-		t.Run("left "+left, func(t *testing.T) {
-			st := newStage(t, "r1", "r2", "r3")
-			st.up()
-			st.settled()
-			st.switchTo("r2")
-			st.switchTo("r3")
-			st.down()
-			st.reboot()
-			for _, r := range []string{"r1", "r2", "r3"} {
-				if r != left {
-					must(t, os.RemoveAll(st.dir(r)))
-				}
-			}
-			st.up()
-			defer st.down()
-			shot := st.settled()
-			if left != "" {
-				if left == "r1" && shot.Live.Release != "r1" {
-					t.Fatalf("live is %s", shot.Live)
-				}
-				must(t, st.on(left))
-				return
-			}
-			if !strings.Contains(shot.Degraded, "is gone") || st.serving != 0 {
-				t.Fatalf("%+v, %d serves", shot, st.serving)
-			}
-			st.release("r4", 0)
-			if r := st.switchTo("r4"); r.Verdict != Conflict && r.Verdict != Live {
-				t.Errorf("%+v", r)
-			}
-		})
+		t.Run("left "+left, func(t *testing.T) { liveIsGone(t, left, true) })
+		t.Run("runs, left "+left, func(t *testing.T) { liveIsGone(t, left, false) })
+	}
+}
+
+func liveIsGone(t *testing.T, left string, reboot bool) {
+	st := newStage(t, "r1", "r2", "r3")
+	st.up()
+	st.settled()
+	st.switchTo("r2")
+	st.switchTo("r3")
+	st.down()
+	if reboot {
+		st.reboot()
+	}
+	for _, r := range []string{"r1", "r2", "r3"} {
+		if r != left {
+			must(t, os.RemoveAll(st.dir(r)))
+		}
+	}
+	st.up()
+	defer st.down()
+	shot := st.settled()
+	if left != "" {
+		if left == "r1" && shot.Live.Release != "r1" {
+			t.Fatalf("live is %s", shot.Live)
+		}
+		must(t, st.on(left))
+		return
+	}
+	if !strings.Contains(shot.Degraded, "is gone") || reboot != (st.serving == 0) {
+		t.Fatalf("%+v, %d serves", shot, st.serving)
+	}
+	st.release("r4", 0)
+	if r := st.switchTo("r4"); r.Verdict != Conflict && r.Verdict != Live {
+		t.Errorf("%+v", r)
 	}
 }
 
@@ -713,4 +754,125 @@ func TestProgressNeverBlocks(t *testing.T) {
 	for _, f := range st.files {
 		must(t, f.Close())
 	}
+}
+
+// While superd settles a request waits a little, or as long as it was asked to.
+func TestBeginWhileSettling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newStage(t, "r1", "r2")
+		st.troubles["rotate r1"] = trouble{"before", "hangs"} // until its limit
+		st.up()
+		defer st.down()
+		start := time.Now()
+		_, err := st.Begin(t.Context(), Request{Release: "r2"})
+		if took := time.Since(start); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "bringing up r1") || took != settlePatience {
+			t.Errorf("after %s: %v", took, err)
+		}
+		if !st.Snapshot().Settling {
+			t.Error("it is not told that superd settles")
+		}
+		r, err := st.do(Request{Release: "r2", LockWait: time.Hour})
+		if took := time.Since(start); err != nil || r.Verdict != Live || took < st.o.Limits.Rotate || took > 2*st.o.Limits.Rotate {
+			t.Errorf("after %s: %v %+v", took, err, r)
+		}
+	})
+}
+
+// What cannot be brought up is tried ever slower, and never given up.
+func TestTriesEverSlower(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newStage(t, "r1")
+		st.broken["promote r1"] = errTrouble
+		st.up()
+		defer st.down()
+		var pauses []time.Duration
+		last, seen := time.Now(), 0
+		for len(pauses) < 9 {
+			time.Sleep(100 * time.Millisecond)
+			st.lock.Lock()
+			tries := 0
+			for _, c := range st.calls {
+				if c == "promote r1" {
+					tries++
+				}
+			}
+			st.lock.Unlock()
+			if tries > seen {
+				pauses = append(pauses, time.Since(last).Round(time.Second))
+				last, seen = time.Now(), tries
+			}
+		}
+		if got := fmt.Sprint(pauses); got != "[0s 1s 2s 4s 8s 16s 30s 30s 30s]" {
+			t.Errorf("tried after %s", got)
+		}
+		notes := 0
+		for _, e := range st.events {
+			if strings.Contains(e.Reason, errTrouble.Error()) {
+				notes++
+			}
+		}
+		if notes != 1 {
+			t.Errorf("told %d times", notes)
+		}
+	})
+}
+
+// Whoever wants another release does not wait for one that hangs on its way up; and
+// may think again before it is his turn.
+func TestSwitchEndsAnAttempt(t *testing.T) {
+	for _, abort := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			st := newStage(t, "r1", "r2")
+			st.broken["promote r1"] = errTrouble
+			st.up()
+			defer st.down()
+			synctest.Wait()
+			st.lock.Lock()
+			clear(st.broken)
+			st.troubles["promote r1"] = trouble{"before", "hangs"}
+			st.lock.Unlock()
+			time.Sleep(firstPause + time.Millisecond) // it is tried again, and hangs
+			start := time.Now()
+			r, err := st.Begin(t.Context(), Request{Release: "r2"})
+			must(t, err)
+			want := Live
+			if abort {
+				must(t, st.Abort(By{}))
+				want = Rejected
+			}
+			ended, err := st.Wait(t.Context(), r.ID)
+			if err != nil || ended.Verdict != want || time.Since(start) > time.Second {
+				t.Fatalf("after %s: %v %+v", time.Since(start), err, ended)
+			}
+			if !abort {
+				must(t, st.on("r2"))
+				return
+			}
+			time.Sleep(time.Minute)
+			must(t, st.on("r1"))
+		})
+	}
+}
+
+// An app that is degraded is not moved any more, also if it was being brought up.
+func TestDegradedKeepsStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newStage(t, "r1", "r2")
+		st.broken["rotate r1"], st.broken["watch r2"] = errTrouble, errTrouble
+		st.up()
+		defer st.down()
+		if r := st.switchTo("r2"); r.Verdict != Degraded {
+			t.Fatalf("%+v", r)
+		}
+		synctest.Wait()
+		st.lock.Lock()
+		calls := len(st.calls)
+		st.lock.Unlock()
+		time.Sleep(time.Hour)
+		st.lock.Lock()
+		defer st.lock.Unlock()
+		if len(st.calls) != calls {
+			t.Errorf("did %q by itself", st.calls[calls:])
+		}
+	})
 }

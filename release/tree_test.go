@@ -545,7 +545,10 @@ func TestFullDisk(t *testing.T) {
 	for _, verb := range []string{"prepare", "start", "verify", "canary", "promote", "rotate", "watch"} {
 		for _, bad := range []bool{false, true} {
 			for _, again := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s bad %v again %v", verb, bad, again), func(t *testing.T) { fullDisk(t, verb, bad, again) })
+				t.Run(fmt.Sprintf("%s bad %v again %v", verb, bad, again), func(t *testing.T) {
+					t.Parallel()
+					fullDisk(t, verb, bad, again)
+				})
 			}
 		}
 	}
