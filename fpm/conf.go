@@ -23,7 +23,7 @@ type Pool struct {
 
 	DocumentRoot string // below the release
 	// Pin makes the master run its own release only, whatever path the web server
-	// sends: see writePin.
+	// sends. What the web server sends must exist all the same, or the answer is 404.
 	Pin bool
 
 	PM                      string // static, dynamic, ondemand

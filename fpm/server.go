@@ -99,9 +99,9 @@ func (s *server) run(ctx context.Context) {
 // compiles what is to be preloaded.
 const startLimit = 2 * time.Minute
 
-// spec is the next master. Only what it takes to run it is asked for anew: after a
-// crash it must come up on a full disk too.
-func (s *server) spec(context.Context) (supervisor.Spec, error) {
+// spec is the next master. It has the files of the one before, whatever has become of
+// the disk, and of the user's own files, since.
+func (s *server) spec(ctx context.Context) (supervisor.Spec, error) {
 	s.mu.Lock()
 	at, pool := s.at, s.pool
 	s.lives++
@@ -112,7 +112,7 @@ func (s *server) spec(context.Context) (supervisor.Spec, error) {
 		if err != nil {
 			return supervisor.Spec{}, err
 		}
-		if err := s.configure(at, p); err != nil {
+		if err := s.reconfigure(ctx, at, p); err != nil {
 			s.tell(Note, fmt.Errorf("the configuration that is there is used: %w", err))
 		}
 		pool = &p
@@ -132,6 +132,15 @@ func (s *server) spec(context.Context) (supervisor.Spec, error) {
 		User:  myself(),
 		Files: []*os.File{s.web.File(), s.status.File()}, Log: s.owner.o.Output,
 	}, nil
+}
+
+// reconfigure writes the files again, whose values only an earlier superd knew, unless
+// PHP-FPM does not like what the configuration has come to be.
+func (s *server) reconfigure(ctx context.Context, at place, p Pool) error {
+	if err := s.owner.test(ctx, at.Generation); err != nil {
+		return err
+	}
+	return s.configure(at, p)
 }
 
 // myself is superd's own user: the master gives its rights up itself, in its workers.
