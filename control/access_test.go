@@ -8,8 +8,6 @@ import (
 	"testing"
 )
 
-func id(n uint32) *uint32 { return &n }
-
 // Users of the tests; nothing else has these numbers.
 const (
 	reader   = 54001
@@ -23,11 +21,11 @@ const (
 )
 
 var testRules = []Rule{
-	{User: id(reader), Role: RoleRead},
-	{Group: id(group), Role: RoleOperate, Apps: []string{"shop"}},
-	{Group: id(team), Role: RoleOperate},
-	{User: id(chief), Role: RoleAdmin},
-	{User: id(shopRoot), Role: RoleAdmin, Apps: []string{"shop"}},
+	{User: new(uint32(reader)), Role: RoleRead},
+	{Group: new(uint32(group)), Role: RoleOperate, Apps: []string{"shop"}},
+	{Group: new(uint32(team)), Role: RoleOperate},
+	{User: new(uint32(chief)), Role: RoleAdmin},
+	{User: new(uint32(shopRoot)), Role: RoleAdmin, Apps: []string{"shop"}},
 }
 
 var testUsers = map[string]*syscall.Credential{
@@ -170,7 +168,7 @@ func TestRolesInclude(t *testing.T) {
 			t.Errorf("a role that there is not includes %s", r)
 		}
 	}
-	mine := grantTo(Peer{UID: nobody, GID: 1}, []Rule{{User: id(nobody), Role: "owner"}, {Role: RoleAdmin}})
+	mine := grantTo(Peer{UID: nobody, GID: 1}, []Rule{{User: new(uint32(nobody)), Role: "owner"}, {Role: RoleAdmin}})
 	if got := mine.anywhere(); got != RoleAny {
 		t.Errorf("rules that make no sense give %s", got)
 	}

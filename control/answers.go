@@ -262,7 +262,6 @@ func (q *request) shutdown() error {
 
 // logQuery is what the address of a log asks for.
 func (q *request) logQuery() (LogQuery, error) {
-	known := q.query("lines", "follow", "stream")
 	lines, wrong := q.number("lines", 10, 100_000)
 	follow, unclear := q.flag("follow")
 	stream := q.http.URL.Query().Get("stream")
@@ -270,12 +269,11 @@ func (q *request) logQuery() (LogQuery, error) {
 	if stream != "" && stream != "stdout" && stream != "stderr" {
 		unknown = &Error{Kind: Usage, Message: fmt.Sprintf("stream=%s: must be stdout or stderr", stream)}
 	}
-	return LogQuery{q.name, int(lines), follow, stream}, errors.Join(known, wrong, unclear, unknown)
+	return LogQuery{q.name, int(lines), follow, stream}, errors.Join(wrong, unclear, unknown)
 }
 
 func (q *request) eventQuery() (since uint64, follow bool, err error) {
-	known := q.query("since", "follow")
 	since, wrong := q.number("since", 0, math.MaxUint64)
 	follow, unclear := q.flag("follow")
-	return since, follow, errors.Join(known, wrong, unclear)
+	return since, follow, errors.Join(wrong, unclear)
 }

@@ -86,8 +86,8 @@ func TestFollowersAreFew(t *testing.T) {
 	h.server.followers.max = 3
 	for range 3 {
 		response, _ := h.raw("GET", "/v1/events?follow=1", "")
-		if response.StatusCode != 200 {
-			t.Fatalf("a follower got %d", response.StatusCode)
+		if response.status != 200 {
+			t.Fatalf("a follower got %d", response.status)
 		}
 	}
 	e := h.refused(Overloaded, "GET", "/v1/events?follow=1", "")

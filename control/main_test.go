@@ -3,6 +3,7 @@ package control
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,7 +98,7 @@ func needRoot(t *testing.T) {
 // shortDir is a directory that everyone may enter, with a name short enough for sockets.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ctl")
+	dir, err := os.MkdirTemp("", "ctl") //nolint:usetesting // its path is short, and others may enter
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,6 +319,10 @@ func (d *fakeDaemon) Outcome(ctx context.Context, _, id string) (release.Record,
 
 func (d *fakeDaemon) Switch(ctx context.Context, app string, r SwitchRequest, by release.By) (release.Record, error) {
 	d.note("switch %s to %s by %d", app, r.Release, by.UID)
+	return d.accept(ctx, app, release.KindSwitch, r, by)
+}
+
+func (d *fakeDaemon) accept(ctx context.Context, app string, kind release.Kind, r SwitchRequest, by release.By) (release.Record, error) {
 	if err := d.known(app); err != nil {
 		return release.Record{}, err
 	}
@@ -329,7 +334,7 @@ func (d *fakeDaemon) Switch(ctx context.Context, app string, r SwitchRequest, by
 	d.mu.Lock()
 	d.number++
 	record := release.Record{
-		ID: fmt.Sprintf("s%d", d.number), Kind: release.KindSwitch, By: by, Phase: release.Preparing, Started: time.Now(),
+		ID: fmt.Sprintf("s%d", d.number), Kind: kind, By: by, Phase: release.Preparing, Started: time.Now(),
 		To: release.Generation{Number: uint64(d.number), Release: r.Release, Dir: "/srv/shop/releases/" + r.Release},
 	}
 	d.current = &record
@@ -364,7 +369,8 @@ func (d *fakeDaemon) going() bool {
 }
 
 func (d *fakeDaemon) Rollback(ctx context.Context, app string, r RollbackRequest, by release.By) (release.Record, error) {
-	return d.Switch(ctx, app, SwitchRequest{Release: "back-to-" + r.Release}, by)
+	d.note("rollback %s to %s by %d", app, r.Release, by.UID)
+	return d.accept(ctx, app, release.KindRollback, SwitchRequest{Release: cmp.Or(r.Release, "r41")}, by)
 }
 
 func (d *fakeDaemon) DryRun(ctx context.Context, app string, r SwitchRequest) error {

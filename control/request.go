@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"superd/release"
@@ -53,7 +52,7 @@ func (q *request) serve() error {
 		q.server.log.Warn("request refused", q.about("error", err)...)
 		return err
 	}
-	if err := q.read(); err != nil {
+	if err := errors.Join(q.known(), q.read()); err != nil {
 		return err
 	}
 	err = r.answer(q)
@@ -195,11 +194,13 @@ func (q *request) send(lines []byte) error {
 	return q.wire.Flush()
 }
 
-// query checks that the address asks for nothing that is not known.
-func (q *request) query(known ...string) error {
+// known checks that the address asks for nothing that there is not: who misspells a
+// parameter must not get an answer to something else.
+func (q *request) known() error {
+	known := q.route.parameters()
 	for name := range q.http.URL.Query() {
 		if !slices.Contains(known, name) {
-			return &Error{Kind: Usage, Message: fmt.Sprintf("there is no parameter %s", name), Hint: "there is: " + strings.Join(known, ", ")}
+			return &Error{Kind: Usage, Message: fmt.Sprintf("there is no parameter %s", name), Hint: "there is: " + q.route.path}
 		}
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 // A route is one thing that can be asked for.
 type route struct {
 	method string
-	path   string // {app} is one segment; {name...} is one or more, or one with %2F in it
+	path   string // {app} is one segment; {name...} is one or more, or one with %2F in it; then the parameters there are
 	role   Role
 	answer func(*request) error
 }
@@ -19,13 +19,19 @@ type route struct {
 // changes tells whether asking for it is worth a line in the log.
 func (r route) changes() bool { return r.method == http.MethodPost }
 
+// parameters are the names that may be behind the question mark.
+func (r route) parameters() []string {
+	_, names, _ := strings.Cut(r.path, "?")
+	return strings.FieldsFunc(names, func(c rune) bool { return c == '&' })
+}
+
 // routes is all that can be asked for. For a path with {app} in it the role is
 // needed for that app, for one with {name...} for the app that the name is in.
 var routes = []route{
 	{"GET", "/v1/health", RoleAny, (*request).health},
 	{"GET", "/v1/status", RoleRead, (*request).status},
-	{"GET", "/v1/events", RoleRead, (*request).events},
-	{"GET", "/v1/logs/{name...}", RoleRead, (*request).logs},
+	{"GET", "/v1/events?since&follow", RoleRead, (*request).events},
+	{"GET", "/v1/logs/{name...}?lines&follow&stream", RoleRead, (*request).logs},
 
 	{"GET", "/v1/apps/{app}/releases", RoleRead, (*request).releases},
 	{"GET", "/v1/apps/{app}/history", RoleRead, (*request).history},
@@ -75,6 +81,7 @@ func everything() string {
 
 // fits compares segment by segment. A name takes all but the segments behind it.
 func fits(pattern, path string) (map[string]string, bool) {
+	pattern, _, _ = strings.Cut(pattern, "?")
 	want, have := strings.Split(pattern, "/"), strings.Split(path, "/")
 	names := map[string]string{}
 	for i, segment := range want {

@@ -24,8 +24,8 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/processes/shop%2Femails:3/stop", "/v1/processes/{name...}/stop", "", "shop/emails:3"},
 		{"POST", "/v1/processes/shop/*/stop", "/v1/processes/{name...}/stop", "", "shop/*"},
 		{"POST", "/v1/processes/start/stop", "/v1/processes/{name...}/stop", "", "start"},
-		{"GET", "/v1/logs/shop/emails:3", "/v1/logs/{name...}", "", "shop/emails:3"},
-		{"GET", "/v1/logs/a%25b", "/v1/logs/{name...}", "", "a%b"},
+		{"GET", "/v1/logs/shop/emails:3", "/v1/logs/{name...}?lines&follow&stream", "", "shop/emails:3"},
+		{"GET", "/v1/logs/a%25b", "/v1/logs/{name...}?lines&follow&stream", "", "a%b"},
 	} {
 		r, names, err := find(tt.method, tt.path)
 		if err != nil || r.path != tt.route || names["app"] != tt.app || names["name"] != tt.name {
@@ -92,7 +92,7 @@ func TestOrdersReachTheDaemon(t *testing.T) {
 		"scale shop/emails now=false signal= processes=0 by 0",
 		"switch shop to r2 by 0",
 		"abort shop by root",
-		"switch shop to back-to-r1 by 0",
+		"rollback shop to r1 by 0",
 		"shutdown by 0",
 	}
 	if got := h.daemon.heard(); !slices.Equal(got, want) {
@@ -233,7 +233,7 @@ func TestParameters(t *testing.T) {
 	h := newHouse(t)
 	for _, path := range []string{
 		"events?since=-1", "events?since=last", "events?follow=perhaps", "events?form=1", "events?since=99999999999999999999999",
-		"logs/x?lines=many", "logs/x?lines=1000000000", "logs/x?stream=stdin", "logs/x?tail=1",
+		"status?app=shop", "logs/x?lines=many", "logs/x?lines=1000000000", "logs/x?stream=stdin", "logs/x?tail=1",
 	} {
 		h.refused(Usage, "GET", "/v1/"+path, "")
 	}

@@ -16,8 +16,15 @@ import (
 	"superd/release"
 )
 
+// opened is how a stream was answered.
+type opened struct {
+	status int
+	header http.Header
+	close  func()
+}
+
 // raw opens a stream without the client's patience, and gives its lines one by one.
-func (h *house) raw(method, path, body string) (*http.Response, *bufio.Scanner) {
+func (h *house) raw(method, path, body string) (opened, *bufio.Scanner) {
 	h.t.Helper()
 	r, err := http.NewRequestWithContext(h.t.Context(), method, "http://superd"+path, strings.NewReader(body))
 	if err != nil {
@@ -28,9 +35,10 @@ func (h *house) raw(method, path, body string) (*http.Response, *bufio.Scanner) 
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() { response.Body.Close() })
+	o := opened{response.StatusCode, response.Header, func() { response.Body.Close() }}
 	in := bufio.NewScanner(response.Body)
 	in.Buffer(nil, maxAnswerLine)
-	return response, in
+	return o, in
 }
 
 func eventIn(t *testing.T, in *bufio.Scanner) Event {
@@ -46,8 +54,8 @@ func TestWaitStreamsTheSwitchToItsEnd(t *testing.T) {
 	for verdict, exit := range map[release.Verdict]int{release.Live: 0, release.RolledBack: 3, release.Degraded: 4, release.Rejected: 5, release.Conflict: 6} {
 		h := newHouse(t)
 		response, in := h.raw("POST", "/v1/apps/shop/switch", `{"release":"r2","wait":true}`)
-		if response.StatusCode != 200 || response.Header.Get("Content-Type") != linesType {
-			t.Fatalf("answered %d %s", response.StatusCode, response.Header)
+		if response.status != 200 || response.header.Get("Content-Type") != linesType {
+			t.Fatalf("answered %d %s", response.status, response.header)
 		}
 		if !in.Scan() || eventIn(t, in).Kind != "switch.begun" {
 			t.Fatalf("the first line is %q: it must come at once", in.Text())
@@ -98,7 +106,7 @@ func TestTheSwitchGoesOnWithoutWhoWaits(t *testing.T) {
 	h := newHouse(t)
 	response, in := h.raw("POST", "/v1/apps/shop/switch", `{"release":"r2","wait":true}`)
 	in.Scan()
-	response.Body.Close()
+	response.close()
 	eventually(t, "the connection is closed", func() bool { return h.connected() == 0 })
 	if !h.daemon.going() {
 		t.Error("the switch was stopped")
