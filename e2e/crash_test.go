@@ -48,7 +48,7 @@ func deeds() []deed {
 // afterTheLink are the points of the way forward at which the link has been moved:
 // from there a switch that was cut short goes on.
 func afterTheLink() []string {
-	moved := []string{"promoting.linked", "promoting.after", "committing.retired"}
+	moved := []string{"promoting.linked", "promoting.after", "committing.retired", "ended.settled"}
 	for _, phase := range []release.Phase{release.Rotating, release.Watching, release.Committing, release.Ended} {
 		for _, at := range []string{"entering", "before", "after"} {
 			moved = append(moved, string(phase)+"."+at)
@@ -130,7 +130,7 @@ func (s *site) killAt(d deed, file string) {
 		want = to
 	}
 	began := time.Now()
-	s.wholly(want, 30*time.Second)
+	s.wholly(want, 15*time.Second) // less than any stop or drain timeout: nobody may have to be killed for it
 	if now := s.status().PID; now == before {
 		s.t.Errorf("%s: at %s superd was not killed", d.kind, d.point)
 	}

@@ -29,7 +29,7 @@ func TestWorkerFinishesTheJobInItsHand(t *testing.T) {
 	}
 	worker := exec.Command("php8.2", "bin/worker.php", l.Shop.Ledger())
 	worker.Dir = l.Shop.Release("r1")
-	worker.Env = append(worker.Environ(), "REDIS_SOCKET="+redis.Socket, "SUPERD_SLOT=by-hand")
+	worker.Env = append(worker.Environ(), "REDIS_SOCKET="+redis.Socket, "SUPERD_SLOT=7", "SUPERD_GENERATION=3")
 	if err := worker.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestWorkerFinishesTheJobInItsHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := jobs["0"]
-	if len(first.Ended) != 1 || first.Ended[0].Release != "r1" || first.Ended[0].Slot != "by-hand" {
+	if len(first.Ended) != 1 || first.Ended[0].Release != "r1" || first.Ended[0].Slot != "7@3" {
 		t.Errorf("the job in hand: %+v", first)
 	} else if took := first.Ended[0].At - first.Started[0].At; took < time.Second {
 		t.Errorf("the job was cut short: it took %s", took)

@@ -21,7 +21,7 @@ type Job struct {
 // A Mark is one line of the ledger.
 type Mark struct {
 	Release string
-	Slot    string
+	Slot    string // and its generation: "3@7"
 	PID     int
 	At      time.Duration // of the monotonic clock
 }

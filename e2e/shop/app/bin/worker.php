@@ -18,7 +18,7 @@ pcntl_signal(SIGTERM, static function () use (&$told): void {
     $told = true;
 });
 
-$who = sprintf('%s %s %d', '@RELEASE@', getenv('SUPERD_SLOT') ?: '-', getmypid());
+$who = sprintf('%s %s@%d %d', '@RELEASE@', getenv('SUPERD_SLOT'), getenv('SUPERD_GENERATION'), getmypid());
 $write = static fn (string $what, string $id) => fwrite($ledger, sprintf("%s %s %s %d\n", $what, $id, $who, hrtime(true)));
 
 $redis = Shop\Queue::connect($config['redis']);
