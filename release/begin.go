@@ -58,7 +58,7 @@ func (s *Switcher) Begin(ctx context.Context, q Request) (Record, error) {
 			return Record{}, err
 		}
 		patience := lock
-		if ahead.settling {
+		if ahead.soon {
 			patience = settle
 		}
 		select {
@@ -73,8 +73,8 @@ func (s *Switcher) Begin(ctx context.Context, q Request) (Record, error) {
 
 // ahead is what a request that comes too early may wait for; zero: nothing.
 type ahead struct {
-	changed  <-chan struct{}
-	settling bool
+	changed <-chan struct{}
+	soon    bool // it is for superd to do, and not long: waited for in any case
 }
 
 // try accepts the request, or tells what is in its way. The disk is asked without
@@ -115,6 +115,8 @@ func (s *Switcher) inTheWay(q Request, mine *turn) (ahead, error) {
 		}
 	case s.current == nil:
 		return ahead{}, nil
+	case s.current.over:
+		return ahead{s.changed, true}, s.current.busy()
 	case q.LockWait <= 0 && !s.settling:
 		return ahead{}, s.current.busy()
 	case q.LockWait > 0 && s.queued != mine:

@@ -50,12 +50,13 @@ func (s *Switcher) Wait(ctx context.Context, id string) (Record, error) {
 	for {
 		s.mu.Lock()
 		changed, stopped := s.changed, s.stopped
-		going := s.settling || s.current != nil && s.current.record.ID == id
+		mine := s.current != nil && s.current.record.ID == id
+		going := s.settling || mine
 		s.mu.Unlock()
-		if r, ok := s.o.History.find(id); ok {
-			return r, nil
-		}
+		r, ended := s.o.History.find(id)
 		switch {
+		case ended && !mine:
+			return r, nil
 		case stopped:
 			return Record{}, &Refusal{Kind: ErrStopping, Why: "superd is stopping", Hint: "ask again: the next one settles the switch"}
 		case !going:
@@ -86,7 +87,7 @@ func (s *Switcher) abort(by By) (Record, error) {
 	defer s.mu.Unlock()
 	r := s.current
 	switch {
-	case r == nil:
+	case r == nil || r.over:
 		return Record{}, &Refusal{Kind: ErrNothing, Why: "no switch is going on"}
 	case r.final && r.record.Phase == RollingBack || r.aborted != nil:
 		return Record{}, &Refusal{Kind: ErrNothing, Why: fmt.Sprintf("switch %s is going back already", r.record.ID)}

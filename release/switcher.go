@@ -56,6 +56,7 @@ type running struct {
 	paused  string                  // why; "" while it goes on
 	aborted error                   // who took it back; nil: nobody
 	final   bool                    // it is past the point of no return
+	over    bool                    // it has ended, and is being written down
 	cancel  context.CancelCauseFunc // nil until Run has come to it
 	goOn    chan struct{}           // has room for one
 }
@@ -137,6 +138,7 @@ func (s *Switcher) perform(ctx context.Context, r *running, how func(*Switch, co
 		// The journal is of a newer superd, and how far that came is not known.
 		sw.Cause, sw.Phase, sw.Verdict, sw.Live, sw.Ended = err.Error(), Ended, Degraded, s.Snapshot().Live, time.Now()
 	}
+	s.update(func() { r.over = true })
 	s.conclude(sw.Record)
 	return sw.Verdict
 }

@@ -876,3 +876,34 @@ func TestDegradedKeepsStill(t *testing.T) {
 		}
 	})
 }
+
+// Whoever has heard that a switch has ended can begin the next one, at once.
+func TestBeginAfterTheEnd(t *testing.T) {
+	st := newStage(t, "r1", "r2", "r3")
+	st.up()
+	defer st.down()
+	st.settled()
+	heard := make(chan error, 1)
+	st.o.Tell = func(e Event) {
+		if e.Kind == "switch.ended" && e.To.Release == "r2" {
+			var begin sync.WaitGroup
+			begin.Go(func() {
+				_, err := st.Begin(t.Context(), Request{Release: "r3"})
+				heard <- err
+			})
+			select { // it is asked while the end is still being told
+			case err := <-heard:
+				t.Errorf("not waited: %v", err)
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	r := st.switchTo("r2")
+	must(t, <-heard)
+	st.until("the next one is live", func() bool { return st.Snapshot().Live.Release == "r3" })
+	st.settled()
+	must(t, st.on("r3"))
+	if h := st.History(); len(h) != 2 || h[0].ID != r.ID {
+		t.Errorf("%+v", h)
+	}
+}
