@@ -127,7 +127,7 @@ func contents(path string) (string, os.FileInfo, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("cannot be read: %w", reason(err))
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	before, err := f.Stat()
 	if err != nil {
 		return "", nil, fmt.Errorf("cannot be read: %w", reason(err))
@@ -151,8 +151,7 @@ func contents(path string) (string, os.FileInfo, error) {
 
 // reason is an error without the path, which the message has already.
 func reason(err error) error {
-	var at *os.PathError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*os.PathError](err); ok {
 		return at.Err
 	}
 	return err

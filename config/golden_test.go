@@ -145,7 +145,7 @@ func show(b *strings.Builder, name string, v reflect.Value) {
 		fmt.Fprintf(b, "%s = %v\n", name, one)
 		return
 	}
-	switch v.Kind() {
+	switch v.Kind() { //nolint:exhaustive // the others are printed as they are
 	case reflect.Pointer:
 		fmt.Fprintf(b, "%s\n", name)
 		show(b, name, v.Elem())
@@ -154,11 +154,11 @@ func show(b *strings.Builder, name string, v reflect.Value) {
 			show(b, strings.TrimPrefix(name+"."+v.Type().Field(i).Name, "."), v.Field(i))
 		}
 	case reflect.Slice:
-		switch v.Type().Elem().Kind() {
-		case reflect.String:
+		switch v.Interface().(type) {
+		case []string:
 			fmt.Fprintf(b, "%s = %q\n", name, v.Interface())
 			return
-		case reflect.Int:
+		case []int:
 			fmt.Fprintf(b, "%s = %v\n", name, v.Interface())
 			return
 		}

@@ -178,7 +178,7 @@ func identify(info os.FileInfo) fileID {
 	if !ok {
 		return fileID{}
 	}
-	return fileID{uint64(stat.Dev), stat.Ino}
+	return fileID{stat.Dev, stat.Ino}
 }
 
 // isOpenToOthers reports whether a file of root's can be written by others.

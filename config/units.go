@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -127,10 +128,11 @@ func sizeUnit(unit string) (factor float64, known bool) {
 // that would not make a worker end, or would stop it in its tracks, are refused.
 func parseStopSignal(name string) (syscall.Signal, error) {
 	signal := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
-	switch signal {
-	case 0:
+	others := []syscall.Signal{syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT, syscall.SIGCHLD}
+	switch {
+	case signal == 0:
 		return 0, fmt.Errorf(`must be the name of a signal, such as "TERM", "QUIT" or "INT", is %q`, short(name))
-	case syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT, syscall.SIGCHLD:
+	case slices.Contains(others, signal):
 		return 0, fmt.Errorf(`must be a signal that asks a process to end, such as "TERM", is %q`, name)
 	}
 	return signal, nil

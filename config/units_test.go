@@ -244,7 +244,7 @@ func TestSuggest(t *testing.T) {
 	t.Parallel()
 	known := namesOf(workerKeys(new(Worker)))
 	for name, want := range map[string]string{
-		"comand": "command", "COMMAND": "command", "procesess": "processes", "stop_time": "stop_timeout",
+		"comand": "command", "COMMAND": "command", "proccesses": "processes", "stop_time": "stop_timeout",
 		"stopsignal": "stop_signal", "min_healty_time": "min_healthy_time", "evn": "env", "oder": "order",
 		"numprocs": "", "x": "", strings.Repeat("command", 30): "",
 	} {

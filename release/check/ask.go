@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,6 +102,9 @@ func askTCP(ctx context.Context, c Check) error {
 // because adds the reason of an ended context, which says more than "deadline
 // exceeded" and "operation was canceled".
 func because(ctx context.Context, err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		<-ctx.Done() // it is its deadline, which a dialer keeps itself and can be early by a hair
+	}
 	if ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
 		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}

@@ -32,6 +32,10 @@ func TestHTTP(t *testing.T) {
 			http.Redirect(w, r, "/up", http.StatusFound)
 		case "/hang":
 			<-release
+		case "/stalls":
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+			<-release
 		case "/endless":
 			for {
 				if _, err := w.Write(make([]byte, 1<<16)); err != nil {
@@ -56,6 +60,7 @@ func TestHTTP(t *testing.T) {
 		"wrong status":     {check: Check{URL: "/"}, says: []string{"answered 502", "the queue is full"}},
 		"wrong body":       {check: Check{URL: "/up", Body: regexp.MustCompile("fine")}, says: []string{`does not match "fine"`}},
 		"hangs":            {check: Check{URL: "/hang", Timeout: 200 * time.Millisecond}, says: []string{"no answer within 200ms"}},
+		"stalls":           {check: Check{URL: "/stalls", Timeout: 200 * time.Millisecond}, says: []string{"read body: no answer within 200ms"}},
 		"never ends":       {check: Check{URL: "/endless"}, says: []string{"answer is too large"}},
 		"nothing there":    {check: Check{URL: "http://127.0.0.1:1/"}, says: []string{"connection refused"}},
 		"not even a URL":   {check: Check{URL: "http://[/"}, says: []string{"parse"}},
@@ -108,6 +113,31 @@ func TestTCP(t *testing.T) {
 	once(t, Site{}, Check{Kind: KindTCP, Address: "127.0.0.1:1"}, []string{"connection refused"})
 	once(t, Site{}, Check{Kind: KindTCP, Address: path + "-"}, []string{"no such file"})
 	once(t, Site{}, Check{Kind: "ftp"}, []string{`"ftp" is unknown`})
+}
+
+// TestTCPHangs: a server whose queue is full drops what asks to connect.
+func TestTCPHangs(t *testing.T) {
+	t.Parallel()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprint("127.0.0.1:", bound.(*syscall.SockaddrInet4).Port)
+	for full := false; !full; {
+		conn, err := net.DialTimeout("tcp", address, 500*time.Millisecond)
+		if full = err != nil; !full {
+			defer conn.Close()
+		}
+	}
+	once(t, Site{}, Check{Kind: KindTCP, Address: address, Timeout: 300 * time.Millisecond}, []string{"no answer within 300ms"})
 }
 
 // shell is a command check that runs text in a shell.
