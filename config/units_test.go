@@ -123,6 +123,45 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// TestWordsOfShell: what only a shell can do is refused, wherever it stands.
+func TestWordsOfShell(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{
+		"a|b", "a &", "a;b", "a\nb", "a >b", "a<b", "(a)", "a $b", "a`b`", `a "$b"`, "a \"`b`\"", "a *", "a b?", "a [bc]",
+		"~/a", "a ~", "a #b", "#", "A=b c", "A=", "_1=b c",
+	} {
+		if got, err := words(line); err == nil || !strings.Contains(err.Error(), "needs a shell") {
+			t.Errorf("%q: %q, %v", line, got, err)
+		}
+	}
+	for _, line := range []string{"", " ", "'", `"`, `"\`, `\`, "a 'b"} {
+		if got, err := words(line); err == nil || strings.Contains(err.Error(), "needs a shell") {
+			t.Errorf("%q: %q, %v", line, got, err)
+		}
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	for text, well := range map[string]bool{
+		"127.0.0.1:6379": true, "[::1]:6379": true, "redis:65535": true, "/run/redis.sock": true,
+		"": false, ":6379": false, "redis": false, "redis:": false, "redis:0": false, "redis:65536": false, "redis:http": false,
+		"run/redis.sock": false, "::1:6379": false, "/" + strings.Repeat("a", maxSocketPath-1): true, "/" + strings.Repeat("a", maxSocketPath): false,
+	} {
+		if err := checkAddress(text); (err == nil) != well {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for text, well := range map[string]bool{
+		"http://127.0.0.1": true, "https://shop.example/up?a=b": true, "HTTP://x": true,
+		"": false, "127.0.0.1:80": false, "//shop.example": false, "http:///up": false, "ftp://x": false, "http://[": false,
+	} {
+		if err := checkURL(text); (err == nil) != well {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 func FuzzWords(f *testing.F) {
 	for _, line := range []string{`a 'b c' "d\"e" f\ g`, "A=b c", "a|b", `'`, `\`, "a\nb", `a"`} {
 		f.Add(line)
@@ -185,11 +224,11 @@ func TestEnvFile(t *testing.T) {
 		}
 	}
 	write("\ufeff# comment\n; comment\n\n  \nA=1\nexport B = two words # comment\nC=\"x # y\\n\\\"z\\\" \\$1 \\t\" # comment\r\n" +
-		"D='$A \\n'\nE=\nF=a#b\nG=\"two\nlines\"\nH='three\n\nlines' \nA=2\nexported=1\nI=\"\"\nJ=\"a\\\\nb\"\nK=last")
+		"D='$A \\n'\nE=\nF=a#b\nG=\"two\nlines\"\nH='three\n\nlines' \nA=2\nexported=1\nI=\"\"\nJ=\"a\\\\nb\"\nL='a\\'\nK=last")
 	got, err := EnvFile(path)
 	want := map[string]string{
 		"A": "2", "B": "two words", "C": "x # y\n\"z\" $1 \t", "D": `$A \n`, "E": "", "F": "a#b",
-		"G": "two\nlines", "H": "three\n\nlines", "exported": "1", "I": "", "J": `a\nb`, "K": "last",
+		"G": "two\nlines", "H": "three\n\nlines", "exported": "1", "I": "", "J": `a\nb`, "K": "last", "L": `a\`,
 	}
 	if err != nil {
 		t.Fatal(err)
