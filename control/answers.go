@@ -98,7 +98,7 @@ func (q *request) switchTo() error {
 	if body.DryRun {
 		return q.dryRun(body)
 	}
-	return q.replace(body.Release, body.Wait, func(ctx context.Context) (release.Record, error) {
+	return q.replace(release.KindSwitch, body.Release, body.Wait, func(ctx context.Context) (release.Record, error) {
 		return q.server.daemon.Switch(ctx, q.app, body, q.by())
 	})
 }
@@ -119,14 +119,25 @@ func (q *request) rollback() error {
 	if err := q.take(&body); err != nil {
 		return err
 	}
-	return q.replace(cmp.Or(body.Release, "previous"), body.Wait, func(ctx context.Context) (release.Record, error) {
+	return q.replace(release.KindRollback, cmp.Or(body.Release, "previous"), body.Wait, func(ctx context.Context) (release.Record, error) {
 		return q.server.daemon.Rollback(ctx, q.app, body, q.by())
 	})
 }
 
+// begun is the answer to those who do not wait for the end of a switch. A rollback
+// may be of the switch that was going on: then its record is of that one.
+func begun(r release.Record, asked release.Kind, seq uint64) SwitchAnswer {
+	a := SwitchAnswer{Switch: r.ID, Release: r.To.Release, Seq: seq, Message: fmt.Sprintf("%s to %s has begun", r.Kind, r.To)}
+	if asked == release.KindRollback && r.Kind == release.KindSwitch {
+		a.TakenBack, a.Release = true, r.From.Release
+		a.Message = fmt.Sprintf("the switch to %s is being taken back", r.To)
+	}
+	return a
+}
+
 // replace answers with the id of the switch that was begun, or with all that becomes
 // of it.
-func (q *request) replace(to string, wait bool, begin func(context.Context) (release.Record, error)) error {
+func (q *request) replace(kind release.Kind, to string, wait bool, begin func(context.Context) (release.Record, error)) error {
 	seq := q.server.events.Last()
 	r, err := begin(q.http.Context())
 	switch {
@@ -143,10 +154,7 @@ func (q *request) replace(to string, wait bool, begin func(context.Context) (rel
 	if wait {
 		return q.followSwitch(r, seq)
 	}
-	return q.answer(http.StatusAccepted, SwitchAnswer{
-		Switch: r.ID, Release: r.To.Release, Seq: seq,
-		Message: fmt.Sprintf("%s to %s has begun", r.Kind, r.To),
-	})
+	return q.answer(http.StatusAccepted, begun(r, kind, seq))
 }
 
 func (q *request) abort() error {

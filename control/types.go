@@ -150,7 +150,8 @@ type SwitchAnswer struct {
 	Switch      string `json:"switch,omitempty"` // its id; "" when there is nothing to do
 	Release     string `json:"release"`
 	AlreadyLive bool   `json:"already_live,omitempty"`
-	Seq         uint64 `json:"seq"` // its events come after this one
+	TakenBack   bool   `json:"taken_back,omitempty"` // a rollback: it is the running switch that is taken back
+	Seq         uint64 `json:"seq"`                  // its events come after this one
 	Message     string `json:"message"`
 }
 
@@ -246,6 +247,8 @@ type Event struct {
 	Took    float64            `json:"took,omitempty"`  // seconds
 	Process string             `json:"process,omitempty"`
 	Pool    string             `json:"pool,omitempty"`
+	Release string             `json:"release,omitempty"` // that the process runs, or ran
+	Number  uint64             `json:"generation,omitempty"`
 	Slot    *int               `json:"slot,omitempty"`
 	PID     int                `json:"pid,omitempty"`   // of the process
 	State   string             `json:"state,omitempty"` // of the process

@@ -92,6 +92,9 @@ func (f *fakeDaemon) play(app string, r release.Record, v release.Verdict) {
 }
 
 func (f *fakeDaemon) Rollback(ctx context.Context, app string, r control.RollbackRequest, by release.By) (release.Record, error) {
+	if r.Release == "back" { // the switch that is going on comes from there
+		return f.Switch(ctx, app, control.SwitchRequest{Release: "rolled-back"}, by)
+	}
 	if r.Release == "" {
 		r.Release = "live"
 	}
@@ -175,6 +178,7 @@ func TestExitCodes(t *testing.T) {
 		"dry run":       {[]string{"switch", "r9", "--dry-run"}, 0, ""},
 		"not waited":    {[]string{"switch", "degraded", "--wait=no"}, 0, ""},
 		"rollback":      {[]string{"rollback"}, 0, ""},
+		"taken back":    {[]string{"rollback", "back"}, 0, ""},
 		"no release":    {[]string{"switch"}, 2, "RELEASE"},
 		"two releases":  {[]string{"switch", "a", "b"}, 2, `"b"`},
 		"bad wait":      {[]string{"switch", "a", "--wait=maybe"}, 2, "healthy, drained or no"},

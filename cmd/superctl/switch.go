@@ -105,6 +105,9 @@ func (c *cli) begin(ctx context.Context, s switching, ask func(context.Context, 
 	if err != nil {
 		return c.detached(ctx, app, answer, err)
 	}
+	if back := code == control.RolledBack.Exit() || code == control.Rejected.Exit(); answer.TakenBack && back {
+		code = 0 // that is what was asked for
+	}
 	if code != 0 {
 		return exit(code)
 	}

@@ -345,7 +345,8 @@ func (a *app) heardSwitch(e release.Event) {
 
 func (a *app) heardWeb(e fpm.Event) {
 	a.daemon.event(control.Event{
-		Kind: e.Kind, App: a.name, Process: a.name + "/fpm", To: e.Generation, Reason: e.Reason, Lines: e.Lines, Switch: a.switchOf(e.Generation),
+		Kind: e.Kind, App: a.name, Process: a.name + "/fpm", Release: e.Generation.Release, Number: e.Generation.Number,
+		Reason: e.Reason, Lines: e.Lines, Switch: a.switchOf(e.Generation),
 	})
 	if e.Kind == fpm.Died || e.Kind == fpm.WorkerDied {
 		a.watcher.Fail(e.Generation, "php-fpm: "+e.Reason, e.Lines)

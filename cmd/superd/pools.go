@@ -122,8 +122,8 @@ func limitsOf(limits map[string]uint64) []supervisor.Limit {
 func (a *app) heardWorkers(e workers.Event) {
 	slot := e.Slot
 	on := control.Event{
-		Kind: e.Kind, App: a.name, Process: e.Process, Pool: a.name + "/" + e.Pool, To: e.Generation, PID: e.PID,
-		Reason: e.Reason, Lines: e.Lines, Switch: a.switchOf(e.Generation),
+		Kind: e.Kind, App: a.name, Process: e.Process, Pool: a.name + "/" + e.Pool, PID: e.PID,
+		Release: e.Generation.Release, Number: e.Generation.Number, Reason: e.Reason, Lines: e.Lines, Switch: a.switchOf(e.Generation),
 	}
 	if e.Kind == workers.Scaled {
 		on.Message = fmt.Sprintf("%d → %d", e.From, e.To)
