@@ -66,10 +66,7 @@ func (r Record) standing() Generation {
 // bring makes web and workers run on g. One does not wait for the other to be well.
 func (s *Switcher) bring(ctx context.Context, g Generation) error {
 	m := s.machine(Record{})
-	var web error
-	if !s.inUse()[g.Dir] {
-		web = m.within(ctx, m.Limits.Start, on(m.Web.Start, g))
-	}
+	web := m.within(ctx, m.Limits.Start, on(m.Web.Start, g))
 	if web == nil {
 		web = m.within(ctx, m.Limits.Promote, on(m.Web.Promote, g))
 	}

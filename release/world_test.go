@@ -20,6 +20,7 @@ type world struct {
 	lock     sync.Mutex
 	link     string          // where it leads
 	running  map[uint64]bool // web generations
+	started  map[uint64]bool // those that ever were
 	serving  uint64
 	slots    [3]uint64 // the generation of each worker
 	canaries map[uint64]bool
@@ -43,11 +44,11 @@ var errTrouble = errors.New("trouble")
 
 func newWorld(t *testing.T, live Generation) *world {
 	w := &world{
-		t: t, running: map[uint64]bool{}, canaries: map[uint64]bool{}, troubles: map[string]trouble{},
+		t: t, running: map[uint64]bool{}, started: map[uint64]bool{}, canaries: map[uint64]bool{}, troubles: map[string]trouble{},
 		broken: map[string]error{}, names: map[uint64]string{}, link: live.Dir,
 	}
 	if !live.IsZero() {
-		w.running[live.Number], w.serving = true, live.Number
+		w.running[live.Number], w.started[live.Number], w.serving = true, true, live.Number
 		w.slots = [3]uint64{live.Number, live.Number, live.Number}
 	}
 	return w
@@ -195,13 +196,16 @@ type worldWeb struct{ w *world }
 
 func (v worldWeb) Start(ctx context.Context, g Generation) error {
 	return v.w.run(ctx, "start", g, func(bool) error {
-		v.w.running[g.Number] = true
+		v.w.running[g.Number], v.w.started[g.Number] = true, true
 		return nil
 	})
 }
 
 func (v worldWeb) Promote(ctx context.Context, g Generation) error {
 	return v.w.run(ctx, "promote", g, func(bool) error {
+		if !v.w.started[g.Number] && !g.IsZero() {
+			return errors.New("it was never started")
+		}
 		v.w.running[g.Number] = true // started again if it has died
 		v.w.serving = g.Number
 		if g.IsZero() {
