@@ -42,12 +42,11 @@ func parse(path, text string) (*file, []Problem) {
 	}
 	var problems []Problem
 	for rest := text; len(problems) < maxSyntax; {
-		f.tree = nil
 		_, err := toml.Decode(rest, &f.tree)
 		if err == nil {
 			break
 		}
-		f.broken, f.tree = true, nil
+		f.broken = true // and nothing of it is in the tree
 		problem, begin, end := f.syntax(outline, rest, err)
 		problems = append(problems, problem)
 		if begin == end {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -325,6 +326,11 @@ func TestNewestFPM(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "php-fpm99.3"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	relative := filepath.Join(dir, "relative", "php-fpm99.9")
+	if err := errors.Join(os.Mkdir(filepath.Dir(relative), 0o755), os.WriteFile(relative, nil, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
 	t.Setenv("PATH", "relative:"+dir+":/usr/bin")
 	if got, err := findFPM(); err != nil || got != filepath.Join(dir, "php-fpm97.10") {
 		t.Errorf("found %q, %v", got, err)

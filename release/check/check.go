@@ -96,9 +96,12 @@ func of(checks []Check, phase string) []Check {
 type Site struct {
 	// DocumentRoot is relative to the release: "public".
 	DocumentRoot string
+	// Alone says that there is one PHP-FPM at a time, handoff = "reload": FastCGI
+	// checks and warm-up of a candidate are skipped, and that is told.
+	Alone bool
 	// Socket is where generation g takes FastCGI requests: the path of a unix
-	// socket, or host:port. "": it cannot be asked, for it does not run beside
-	// the one that serves.
+	// socket, or host:port. "": it is not running, which is a failure of whatever
+	// is asked of it, for a release may die before its first check.
 	Socket func(g release.Generation) string
 	// Against is the generation to compare g with: the one that serves while g is
 	// a candidate, the parked one once g is live. Zero: none. May be nil.

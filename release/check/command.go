@@ -110,7 +110,7 @@ func run(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
 
 	begun, ended := make(chan error, 1), make(chan error, 1)
 	var life sync.WaitGroup
-	life.Go(func() { started(cmd, w, begun, ended) })
+	life.Go(func() { started(cmd, w, begun, ended) }) // ends with the process, or when the kernel lets go of it
 	err = <-begun
 	if err == nil {
 		err = end(ctx, cmd, ended)

@@ -224,12 +224,16 @@ func TestFastCGIByRealPath(t *testing.T) {
 // TestFastCGIMasterGone: nothing listens, or nothing runs.
 func TestFastCGIMasterGone(t *testing.T) {
 	t.Parallel()
-	check := Check{Name: "up", Kind: KindFastCGI, Phase: PhaseLive, Interval: time.Millisecond}
+	check := Check{Name: "up", Kind: KindFastCGI, Phase: PhaseBoth, Interval: time.Millisecond, Deadline: time.Second}
 	for _, socket := range []string{filepath.Join(t.TempDir(), "gone"), "127.0.0.1:1", ""} {
-		w := NewWatcher(Site{Socket: func(release.Generation) string { return socket }}, []Check{check}, WatchOptions{For: time.Hour})
-		err := w.Watch(t.Context(), shop(t, 7, front))
-		if err == nil || !strings.Contains(err.Error(), `check "up"`) {
-			t.Errorf("socket %q: error %v", socket, err)
+		site := Site{Socket: func(release.Generation) string { return socket }}
+		for what, err := range map[string]error{
+			"verify": NewVerifier(site, []Check{check}, []string{"/"}).Verify(t.Context(), shop(t, 7, front)),
+			"watch":  NewWatcher(site, []Check{check}, WatchOptions{For: time.Hour}).Watch(t.Context(), shop(t, 7, front)),
+		} {
+			if err == nil || !strings.Contains(err.Error(), `check "up"`) {
+				t.Errorf("socket %q, %s: error %v", socket, what, err)
+			}
 		}
 	}
 }
@@ -332,8 +336,8 @@ func TestWarmUpBreaks(t *testing.T) {
 	if err := NewVerifier(site, nil, []string{"/nothing"}).Verify(t.Context(), shop(t, 7, front)); err != nil {
 		t.Errorf("a page that is not there: %v", err)
 	}
-	delete(sockets, 7)
 	var told []string
+	site.Alone = true
 	site.Tell = func(what string, _ []string) { told = append(told, what) }
 	if err := NewVerifier(site, nil, []string{"/up", "/"}).Verify(t.Context(), broken); err != nil {
 		t.Error(err)

@@ -55,7 +55,7 @@ func (v *Verifier) possible(g release.Generation) []Check {
 	var checks []Check
 	for _, c := range v.checks {
 		switch outside := c.Kind == KindHTTP || c.Kind == KindTCP; {
-		case c.Kind == KindFastCGI && v.Socket(g) == "":
+		case c.Kind == KindFastCGI && v.Alone:
 			v.tell(fmt.Sprintf("check %q is skipped: %s does not run beside what serves", c.Name, g), nil)
 		case outside && c.Phase == PhaseBoth && v.against(g).IsZero():
 			v.tell(fmt.Sprintf("check %q is skipped until %s is live: nothing serves yet", c.Name, g), nil)

@@ -313,6 +313,7 @@ func TestVerifyOutside(t *testing.T) {
 		kind, phase string
 		other       release.Generation
 		socket      string
+		alone       bool
 
 		asked        bool
 		told         string
@@ -322,7 +323,7 @@ func TestVerifyOutside(t *testing.T) {
 		"tcp, something serves":         {kind: KindTCP, phase: PhaseBoth, other: was, socket: "/s", asked: true, inconclusive: true},
 		"http, nothing serves yet":      {kind: KindHTTP, phase: PhaseBoth, socket: "/s", told: "nothing serves yet"},
 		"http, nothing serves, but now": {kind: KindHTTP, phase: PhaseVerify, socket: "/s", asked: true},
-		"fastcgi, runs not beside":      {kind: KindFastCGI, phase: PhaseBoth, other: was, told: "does not run beside what serves"},
+		"fastcgi, runs not beside":      {kind: KindFastCGI, phase: PhaseBoth, other: was, socket: "/s", alone: true, told: "does not run beside what serves"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -333,7 +334,9 @@ func TestVerifyOutside(t *testing.T) {
 					answer: func(context.Context, Check, release.Generation, int) error { return errSick },
 					socket: func(release.Generation) string { return c.socket }, other: c.other,
 				}
-				err := p.verifier(nil, one).Verify(t.Context(), will)
+				v := p.verifier(nil, one)
+				v.Alone = c.alone
+				err := v.Verify(t.Context(), will)
 				if asked := p.tries["up@7"] > 0; asked != c.asked || asked != (err != nil) {
 					t.Errorf("tries %v, error %v", p.tries, err)
 				}

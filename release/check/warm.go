@@ -20,7 +20,7 @@ const warmTimeout = 30 * time.Second
 // checks – except one that breaks where it does not in what serves: no user shall
 // meet that. The requests are those of the first FastCGI check but for the path.
 func (v *Verifier) warm(ctx context.Context, g release.Generation) error {
-	if len(v.warmup) > 0 && v.Socket(g) == "" {
+	if len(v.warmup) > 0 && v.Alone {
 		v.tell(fmt.Sprintf("warm-up is skipped: %s does not run beside what serves", g), nil)
 		return nil
 	}
