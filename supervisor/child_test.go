@@ -125,8 +125,12 @@ func TestStopTellsTheMainProcessOnce(t *testing.T) {
 func TestStopLetsTheRestFinish(t *testing.T) {
 	h := newHouse(t)
 	f := h.open(t)
-	c := f.start("w", "shell dawdle 300", "dawdle")
+	sign := filepath.Join(h.dir, "done")
+	c := f.start("w", "shell dawdle 300 "+sign, "dawdle")
 	_, killed, err := c.Stop(t.Context(), syscall.SIGTERM, long, nil)
+	if _, err := os.Stat(sign); err != nil {
+		t.Errorf("what was behind the shell did not finish: %v", err)
+	}
 	if err != nil || killed {
 		t.Errorf("%v, %v", killed, err)
 	}
@@ -134,7 +138,6 @@ func TestStopLetsTheRestFinish(t *testing.T) {
 	if err != nil || len(left) != 0 {
 		t.Errorf("%v are left, %v", left.pids(), err)
 	}
-	left.release()
 	if err := c.Acknowledge(); err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,7 @@ func TestLedgerWithDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(f, "%s\nnull\n{}\n[]\n\x00\n{\"event\":\"told\",\"boot\":\"another\",\"pid\":1,\"start\":100,\"at\":\"2026-01-02T03:04:05Z\"}\n{\"event\":\"told\",\"pid", strings.Repeat("x", 1<<20))
+	fmt.Fprintf(f, "%s\nnull\n{}\n[]\n\x00\n{\"event\":\"told\",\"boot\":\"another\",\"pid\":1,\"start\":100,\"at\":\"2026-01-02T03:04:05Z\"}\n{\"event\":\"told\",\"pid", strings.Repeat("x", 100_000)) // longer than a Scanner takes
 	f.Close()
 	l, _ = openTestLedger(t, path)
 	if len(l.live) != 1 || len(l.tolds) != 0 {

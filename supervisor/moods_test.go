@@ -80,11 +80,16 @@ func beDeaf([]string) {
 	}
 }
 
-// beSlow goes some time after it is told.
+// beSlow goes some time after it is told, and leaves a sign that it came so far.
 func beSlow(args []string) {
 	fmt.Println("dawdle")
 	<-terms
 	time.Sleep(milliseconds(args[0]))
+	if len(args) > 1 {
+		if err := os.WriteFile(args[1], nil, 0o600); err != nil {
+			panic(err)
+		}
+	}
 	fmt.Println("done")
 }
 

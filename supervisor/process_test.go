@@ -517,6 +517,31 @@ func TestAdoption(t *testing.T) {
 	s.until(Running)
 }
 
+// The time of a stop that an earlier superd has begun goes on.
+func TestAdoptedStopIsEnded(t *testing.T) {
+	h := newHouse(t)
+	f := h.open(t)
+	p := policy()
+	s := newSubject(f, "deaf", p).run()
+	s.until(Running)
+	s.Retire()
+	eventually(t, "it has heard", func() bool { return slices.Contains(s.Child().Tail(1), "term 1") })
+	s.until(Draining)
+	s.stop()
+	f.leave()
+
+	f = h.open(t)
+	p.StopTimeout = 300 * time.Millisecond
+	s = newSubject(f, "well", p)
+	s.Adopt(f.Adopted()[0])
+	s.run()
+	eventually(t, "it is killed", func() bool { return len(s.ends()) == 1 })
+	if e := s.ends()[0]; !e.Exit.Killed || !e.Planned || strings.Contains(h.log(t, "w"), "term 2") {
+		t.Errorf("the end: %s, %+v", e.Exit, e)
+	}
+	s.until(Running)
+}
+
 func TestFenced(t *testing.T) {
 	h := newHouse(t)
 	f := h.open(t)

@@ -133,6 +133,22 @@ func TestOthersMoveTheFile(t *testing.T) {
 	}
 }
 
+func TestNothingIsLostWhenTheFileIsRemoved(t *testing.T) {
+	s, _ := store(t, Options{})
+	path := filepath.Join(s.Dir, "w.log")
+	c := start(t, s, "w", "w.log")
+	c.say(t, "before\n")
+	eventually(t, "it is written", func() bool { return len(c.Tail(1)) == 1 })
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	c.say(t, "after\n")
+	c.end(t)
+	if got := content(t, path); got != "after\n" {
+		t.Errorf("file has %q", got)
+	}
+}
+
 func TestNoLinkIsFollowed(t *testing.T) {
 	t.Parallel()
 	s, log := store(t, Options{})

@@ -249,6 +249,35 @@ func TestTwoLivesWriteOneFile(t *testing.T) {
 	}
 }
 
+// What is left of a tree may write for ever: only what is there at the end of the
+// main process is taken.
+func TestFinishTakesWhatIsThere(t *testing.T) {
+	s, _ := store(t, Options{})
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	left := func() (n int) {
+		raw, _ := r.SyscallConn()
+		raw.Control(func(fd uintptr) { n = pending(int(fd)) })
+		return n
+	}
+	st := s.Attach("w", "", r)
+	fmt.Fprintln(w, "before the end")
+	st.tail.mu.Lock() // holds the drain up when it has read
+	done := make(chan struct{})
+	go func() { defer close(done); st.drain() }()
+	eventually(t, "it has read", func() bool { return left() == 0 })
+	fmt.Fprintln(w, "after")
+	st.tail.mu.Unlock()
+	wait(t, done)
+	if left() != len("after\n") {
+		t.Error("the drain has taken what came after the end")
+	}
+}
+
 func TestFinishLeavesAnOpenPipe(t *testing.T) {
 	s, _ := store(t, Options{})
 	c := start(t, s, "w", "w.log")
