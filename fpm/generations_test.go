@@ -346,21 +346,36 @@ func TestMasterAndSuperdDieTogether(t *testing.T) {
 // bury takes note of the ends of children, and does nothing else.
 func (s *shop) bury() {
 	s.t.Helper()
+	s.between(func(children *supervisor.Children) {
+		for _, c := range children.Adopted() {
+			<-c.Exited()
+			if err := c.Acknowledge(); err != nil {
+				s.t.Error(err)
+			}
+		}
+	})
+}
+
+// held is what the keeper has between two superds.
+func (s *shop) held() (names []string) {
+	s.t.Helper()
+	s.between(func(children *supervisor.Children) { names = children.HeldNames() })
+	return names
+}
+
+// between does something with the children while there is no superd.
+func (s *shop) between(do func(*supervisor.Children)) {
+	s.t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	out := output.Open(output.Options{Dir: filepath.Join(s.dir, "log"), Log: log})
-	children, err := supervisor.Open(s.t.Context(), supervisor.Options{Keeper: s.keeper.Socket(), State: filepath.Join(s.dir, "state"), Output: out, Log: log})
+	children, err := supervisor.Open(context.Background(), supervisor.Options{Keeper: s.keeper.Socket(), State: filepath.Join(s.dir, "state"), Output: out, Log: log})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(s.t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- children.Run(ctx) }()
-	for _, c := range children.Adopted() {
-		<-c.Exited()
-		if err := c.Acknowledge(); err != nil {
-			s.t.Error(err)
-		}
-	}
+	do(children)
 	cancel()
 	if err := errors.Join(<-done, children.Close(), out.Close()); err != nil {
 		s.t.Error(err)
@@ -633,10 +648,10 @@ func TestStopAnswersWhoIsIn(t *testing.T) {
 		t.Errorf("left: %+v", l.Status(t.Context()))
 	}
 	l.end()
-	again := s.superd()
-	if names := again.children.HeldNames(); len(names) != 0 {
+	if names := s.held(); len(names) != 0 {
 		t.Errorf("the keeper still has %v", names)
 	}
+	again := s.superd()
 	again.serve(s.generation(1)) // and it can begin anew
 	if _, err := s.get(""); err != nil {
 		t.Error(err)
@@ -700,11 +715,15 @@ func TestSweepTakesListenersBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.end()
-	second := s.superd()
-	if names, there := second.children.HeldNames(), exists(half.at.Home); len(names) > 0 || there {
+	if names := s.held(); len(names) != 2 {
+		t.Fatalf("the keeper has %v", names)
+	}
+	s.superd().end()
+	if names, there := s.held(), exists(half.at.Home); len(names) > 0 || there {
 		t.Errorf("left: %v, directory %v", names, there)
 	}
-	second.must("start", second.Start(t.Context(), g))
+	third := s.superd()
+	third.must("start", third.Start(t.Context(), g))
 }
 
 // The keeper has lost the listeners: the master that lives lends them, and where it
