@@ -178,3 +178,26 @@ func TestPathsInProseExist(t *testing.T) {
 		t.Errorf("found %d paths in the documentation: the pattern no longer matches how they are written", found)
 	}
 }
+
+// example finds a golden file that is quoted in prose: its name, then a code block.
+var example = regexp.MustCompile("(?m)^`(control/testdata/[a-z.-]+)`\n\n```json\n((?s).*?)\n```")
+
+func TestExamplesAreGoldenFiles(t *testing.T) {
+	page, err := os.ReadFile(root + "/docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := example.FindAllStringSubmatch(string(page), -1)
+	if len(found) < 3 {
+		t.Fatalf("found %d examples: the pattern no longer matches how they are written", len(found))
+	}
+	for _, m := range found {
+		golden, err := os.ReadFile(filepath.Join(root, m[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.TrimRight(string(golden), "\n") != m[2] {
+			t.Errorf("%s is quoted differently in docs/protocol.md", m[1])
+		}
+	}
+}
