@@ -66,7 +66,11 @@ func beSuperd(args []string) error {
 	if err != nil {
 		return err
 	}
-	time.Sleep(wait)
+	select {
+	case s := <-signals: // a superd that is told to end before it has claimed just ends
+		return note(args[0], fmt.Sprintf("%d got %s too early", os.Getpid(), s))
+	case <-time.After(wait):
+	}
 	c, err := client.Dial(context.Background(), os.Getenv("SUPERD_KEEPER"))
 	if err != nil {
 		return err
@@ -84,7 +88,13 @@ func beSuperd(args []string) error {
 			return err
 		}
 	}
-	for s := range signals {
+	for {
+		var s os.Signal
+		select {
+		case s = <-signals:
+		case <-c.Fenced():
+			return note(args[0], fmt.Sprintf("%d fenced", os.Getpid()))
+		}
 		if err := note(args[0], fmt.Sprintf("%d got %s", os.Getpid(), s)); err != nil {
 			return err
 		}
@@ -95,7 +105,6 @@ func beSuperd(args []string) error {
 			return note(args[0], "shut down")
 		}
 	}
-	return nil
 }
 
 // beCrashing claims, makes one child if there is none, and ends.

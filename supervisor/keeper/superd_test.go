@@ -3,6 +3,7 @@ package keeper_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -179,6 +180,44 @@ func TestSignalsArePassedOn(t *testing.T) {
 	d.find(1, fmt.Sprintf("%d got terminated", next))
 }
 
+// After an upgrade the one who commands is not the one the keeper has started.
+func TestSuperdIsWhoCommands(t *testing.T) {
+	d := newDiary(t)
+	k := keepertest.StartFor(t, mood("superd", d.file, "shutdown", "0s")...)
+	first := d.claimed(1)
+	argv := mood("superd", d.file, "shutdown", "0s")
+	next := exec.Command(argv[0], argv[1:]...)
+	next.Env = append(os.Environ(), "SUPERD_KEEPER="+k.Socket())
+	if err := next.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer next.Wait()
+	defer next.Process.Kill()
+	if pid := d.claimed(2); pid != next.Process.Pid {
+		t.Fatalf("PID %d commands", pid)
+	}
+	d.find(1, fmt.Sprintf("%d fenced", first))
+	eventually(t, "the first one has left", func() bool { return !alive(first) })
+	if err := k.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	d.find(1, fmt.Sprintf("%d got hangup", next.Process.Pid))
+	time.Sleep(300 * time.Millisecond)
+	if n := strings.Count(strings.Join(d.lines(), "\n"), "began"); n != 2 {
+		t.Errorf("%d superds have begun, although one commands", n)
+	}
+	if err := next.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	d.claimed(3)
+	if err := k.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := gone(t, k); code != 5 {
+		t.Errorf("the keeper left with %d", code)
+	}
+}
+
 // A superd that was not listening yet when the end was asked for is told later.
 func TestStopBetweenTwoLivesIsRemembered(t *testing.T) {
 	d := newDiary(t)
@@ -258,6 +297,80 @@ func TestShutdownLeavesNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(k.Socket()); err == nil {
 		t.Error("the socket is left")
+	}
+}
+
+// The keeper talks to a standard error that nobody reads any more; it must neither
+// die of it nor wait for it.
+func TestNobodyListensToTheKeeper(t *testing.T) {
+	for name, spoil := range map[string]func(r, w *os.File) error{
+		"closed": func(r, _ *os.File) error { return r.Close() },
+		"full": func(_, w *os.File) error {
+			fd := int(w.Fd()) // makes it blocking
+			if err := unix.SetNonblock(fd, true); err != nil {
+				return err
+			}
+			for b := make([]byte, 4096); ; {
+				if _, err := unix.Write(fd, b); err != nil {
+					return unix.SetNonblock(fd, false)
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			defer w.Close()
+			if err := spoil(r, w); err != nil {
+				t.Fatal(err)
+			}
+			d := newDiary(t)
+			dir := shortDir(t)
+			cmd := exec.Command(keepertest.Binary(t), append([]string{"run", "--socket", dir + "/k.sock", "--"}, mood("superd", d.file, "shutdown", "0s")...)...)
+			cmd.Stderr = w
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer cmd.Wait()
+			defer cmd.Process.Kill()
+			for life := 1; life <= 3; life++ {
+				if err := unix.Kill(d.claimed(life), unix.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d.claimed(4)
+			if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 5 {
+				t.Errorf("the keeper left: %v", err)
+			}
+		})
+	}
+}
+
+// In a container the keeper is PID 1: every orphan is its own, and its exit code
+// is the container's.
+func TestKeeperAsInit(t *testing.T) {
+	dir := shortDir(t)
+	copyFile(t, keepertest.Binary(t), dir+"/keeper")
+	script := `for i in $(seq 50); do (true & (true &) ) ; done
+		n=50; while [ $n -gt 0 ] && grep -qs '(.*) Z 1 ' /proc/[0-9]*/stat; do sleep 0.1; n=$((n-1)); done
+		grep -sc '(.*) Z 1 ' /proc/[0-9]*/stat | grep -v ':0' >` + dir + `/zombies; exit 3`
+	unshare := []string{"unshare", "--pid", "--fork", "--mount-proc", "--kill-child"}
+	if out, err := exec.Command(unshare[0], append(unshare[1:], "true")...).CombinedOutput(); err != nil {
+		t.Skipf("no PID namespace to be had: %v %s", err, out)
+	}
+	cmd := exec.Command(unshare[0], append(unshare[1:], dir+"/keeper", "run", "--socket", dir+"/k.sock", "--", "sh", "-c", script)...)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 3 {
+		t.Errorf("%v: %s", err, out)
+	}
+	if zombies, err := os.ReadFile(dir + "/zombies"); err != nil || len(zombies) > 0 {
+		t.Errorf("%v: zombies are left: %s", err, zombies)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,7 @@ func TestDialGivesUpWithItsContext(t *testing.T) {
 }
 
 func TestDialThatFailsLeavesNothingOpen(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which would close what is forgotten
 	for name, last := range map[string]func(peer){
 		"ends":              func(p peer) { _ = p.conn.Close() },
 		"garbage":           func(p peer) { _, _ = p.conn.Write([]byte("garbage")) },
@@ -121,7 +123,7 @@ func TestDialThatFailsLeavesNothingOpen(t *testing.T) {
 		if name == "busy" && !errors.Is(err, ErrBusy) {
 			t.Errorf("busy: %v", err)
 		}
-		for deadline := time.Now().Add(20 * time.Second); descriptors(t) > before && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(5 * time.Second); descriptors(t) > before && time.Now().Before(deadline); {
 			time.Sleep(5 * time.Millisecond) // the peer's end is ours too
 		}
 		if after := descriptors(t); after > before {
