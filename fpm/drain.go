@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -66,6 +67,9 @@ func (s *server) dismiss() error {
 func (s *server) mark(from, to string) error {
 	now := time.Now()
 	err := os.Rename(filepath.Join(s.at.Home, from), filepath.Join(s.at.Home, to))
+	if errors.Is(err, fs.ErrNotExist) && fileExists(filepath.Join(s.at.Home, to)) {
+		return nil // Stop does not write down what is over when superd is
+	}
 	if err == nil {
 		err = os.Chtimes(filepath.Join(s.at.Home, to), now, now)
 	}
@@ -73,6 +77,11 @@ func (s *server) mark(from, to string) error {
 		return fmt.Errorf("write down that it is %s: %w", to, err)
 	}
 	return nil
+}
+
+func fileExists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // depart has s leave.
