@@ -26,7 +26,7 @@ func TestBadReleases(t *testing.T) {
 		exit  int
 		words []string // all of them in what superctl says
 	}{
-		"syntax":      {shop.SyntaxError(), 3, []string{"rolled-back", "/up", "Parse error", "src/Kernel.php"}},
+		"syntax":      {shop.SyntaxError(), 3, []string{"rolled-back", "Parse error", "src/Kernel.php"}},
 		"vendor":      {shop.NoVendor(), 5, []string{"vendor/autoload.php"}},
 		"up-500":      {shop.UpFails(), 3, []string{"rolled-back", "500", "table orders has no column total_cents"}},
 		"up-hangs":    {shop.UpHangs(), 3, []string{"rolled-back", "up"}},
