@@ -844,6 +844,9 @@ func TestSwitchEndsAnAttempt(t *testing.T) {
 			if err != nil || ended.Verdict != want || time.Since(start) > time.Second {
 				t.Fatalf("after %s: %v %+v", time.Since(start), err, ended)
 			}
+			if st.heard("app.note", errGaveWay.Error()) {
+				t.Error("giving way is told as a trouble")
+			}
 			if !abort {
 				must(t, st.on("r2"))
 				return
@@ -905,5 +908,75 @@ func TestBeginAfterTheEnd(t *testing.T) {
 	must(t, st.on("r3"))
 	if h := st.History(); len(h) != 2 || h[0].ID != r.ID {
 		t.Errorf("%+v", h)
+	}
+}
+
+// The link is moved by someone while superd is dead in the middle of a switch. After
+// a reboot it wins over the journal; else what runs goes back, and the link is theirs.
+func TestLinkMovedWhileDead(t *testing.T) {
+	for _, reboot := range []bool{false, true} {
+		st := newStage(t, "r1", "r2", "r3")
+		st.up()
+		st.settled()
+		st.point = "rotating.before"
+		begun, err := st.Begin(t.Context(), Request{Release: "r2"})
+		must(t, err)
+		st.gone()
+		st.point2("r3")
+		if reboot {
+			st.reboot()
+		}
+		st.up()
+		st.settled()
+		if r, err := st.Wait(t.Context(), begun.ID); err != nil || r.Verdict != Conflict {
+			t.Errorf("reboot %v: %v %+v", reboot, err, r)
+		}
+		if reboot {
+			must(t, st.on("r3"))
+		} else if live := st.Snapshot().Live; live.Release != "r1" || st.serving != 1 || len(st.running) != 1 || !st.heard("app.note", "although the link leads to r3") {
+			t.Errorf("live is %s, %d serves of %v", live, st.serving, st.running)
+		}
+		st.down()
+	}
+}
+
+// With nothing left but the history, numbers are still not given out twice.
+func TestOnlyHistoryIsLeft(t *testing.T) {
+	st := newStage(t, "r1", "r2")
+	st.up()
+	st.switchTo("r2")
+	used := st.settled().Live.Number
+	st.down()
+	st.reboot()
+	must(t, errors.Join(os.Remove(filepath.Join(st.root, "state", "state")), os.Remove(filepath.Join(st.root, "state", "journal"))))
+	st.up()
+	defer st.down()
+	if live := st.settled().Live; live.Number <= used {
+		t.Errorf("live is %s", live)
+	}
+	must(t, st.on("r2"))
+}
+
+// A switch that is past its commit stays, if anything of it runs.
+func TestLinkMovedAfterCommit(t *testing.T) {
+	for _, reboot := range []bool{false, true} {
+		st := newStage(t, "r1", "r2", "r3")
+		st.up()
+		st.settled()
+		st.point = "committing.retired"
+		_, err := st.Begin(t.Context(), Request{Release: "r2"})
+		must(t, err)
+		st.gone()
+		st.point2("r3")
+		want := "r2"
+		if reboot {
+			st.reboot()
+			want = "r3"
+		}
+		st.up()
+		if live := st.settled().Live; live.Release != want || st.serving != live.Number || len(st.running) != 1 {
+			t.Errorf("reboot %v: live is %s, %d serves of %v", reboot, live, st.serving, st.running)
+		}
+		st.down()
 	}
 }
