@@ -59,7 +59,7 @@ func (p *pool) memory() memory {
 		m.Stopped = append(m.Stopped, slot)
 	}
 	for _, w := range p.workers {
-		if w.proved {
+		if w.proved || w.known && w.lives == 0 {
 			m.Proved = append(m.Proved, w.life)
 		}
 	}

@@ -198,9 +198,13 @@ func TestRestartGivesWay(t *testing.T) {
 	restarted := make(chan error, 1)
 	go func() { restarted <- s.Restart(t.Context(), "emails") }()
 	r.soon("it has begun", func() string { return r.count(1, 4) })
+	began := time.Now()
 	s.rotate(2)
-	if err := <-restarted; err == nil {
-		t.Error("the restart ended well")
+	if err := <-restarted; err == nil || !strings.Contains(err.Error(), "a switch is moving the workers") {
+		t.Errorf("the restart: %v", err)
+	}
+	if took := time.Since(began); took > patience/2 {
+		t.Errorf("the rotation took %s", took)
 	}
 	s.wholly("emails", 2, 2)
 }
@@ -252,6 +256,11 @@ func TestStopAll(t *testing.T) {
 	}
 	if err := s.Rotate(t.Context(), r.gen(3)); !errors.Is(err, release.ErrStopping) {
 		t.Errorf("a rotation after the end: %v", err)
+	}
+	for _, p := range s.Status() {
+		if len(p.Workers) > 0 {
+			t.Errorf("started after the end: %+v", p.Workers)
+		}
 	}
 	for _, l := range r.lives() {
 		if l.end == 0 {

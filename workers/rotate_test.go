@@ -306,6 +306,12 @@ func TestLateDeaths(t *testing.T) {
 			} else if err == nil || !strings.Contains(err.Error(), "exit 7") || strings.Contains(err.Error(), "before it was well") {
 				t.Errorf("one death too many: %v", err)
 			}
+			r.soon("it is told", func() string { // after who waits for the rotation has heard
+				if len(s.heard(workers.Failed)) == 0 {
+					return "no event"
+				}
+				return ""
+			})
 			f := s.heard(workers.Failed)
 			if len(f) != 1 || f[0].Exit.Code() != 7 || !slices.Contains(f[0].Lines, "the database went away") ||
 				f[0].Generation != r.gen(2) || f[0].PID == 0 {
@@ -391,6 +397,7 @@ func TestForever(t *testing.T) {
 	old := r.living()[0]
 	s.rotate(2)
 	s = r.again(s, 0, p)
+	r.draining(s, 1) // before anybody has said what is to run
 	s.rotate(2)
 	s.rotate(3)
 	r.draining(s, 1)

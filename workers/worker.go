@@ -82,7 +82,7 @@ func (f *Fleet) Adopt(c *supervisor.Child) bool {
 	w := newWorker(p, n.Worker.Slot, n.Worker.Turn, n.Worker.At)
 	w.adopted, w.life = true, lifeOf(c)
 	w.process.Adopt(c)
-	if !c.Told().IsZero() || p.foreign {
+	if !c.Told().IsZero() {
 		w.retire()
 	}
 	p.add(w)
