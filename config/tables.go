@@ -284,6 +284,6 @@ func within(root, path string) (string, bool) {
 		}
 		path = relative
 	}
-	ok := path != "" && filepath.IsLocal(path) && filepath.Clean(path) != "."
+	ok := filepath.IsLocal(path) && filepath.Clean(path) != "."
 	return filepath.Join(root, path), ok
 }

@@ -100,6 +100,40 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+func TestModes(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]os.FileMode{"0660": 0o660, "777": 0o777, "0": 0} {
+		if got, err := parseMode(text); got != want || err != nil {
+			t.Errorf("%q: %s, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "0888", "01777", "0o660", "rw-rw----", "-1", "99999999999"} {
+		if got, err := parseMode(text); err == nil {
+			t.Errorf("%q: %s", text, got)
+		}
+	}
+}
+
+// TestNobodyIsRoot: php-fpm would not start, so it is told before.
+func TestNobodyIsRoot(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("superd must run as root")
+	}
+	for text, warned := range map[string]bool{
+		"":                           true,
+		"user = \"root\"":            true,
+		"args = [\"-R\"]":            false,
+		"include = [\"/etc/hosts\"]": false, // which may say who
+		"user = \"www-data\"":        false,
+	} {
+		c, err := loadText(t, "[app.a]\nroot = \"/\"\n[app.a.fpm]\nbinary = \"/bin/true\"\n"+text+"\n")
+		if err != nil || (len(c.Warnings) > 0) != warned {
+			t.Errorf("%s: %v, %+v", text, err, c)
+		}
+	}
+}
+
 func TestWords(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string][]string{

@@ -175,7 +175,7 @@ func TestCommand(t *testing.T) {
 func TestCommandDirectory(t *testing.T) {
 	t.Parallel()
 	g := release.Generation{Number: 7, Release: "r42", Dir: t.TempDir()}
-	for _, name := range []string{"bin/health", "bin/not-executable"} {
+	for _, name := range []string{"bin/health", "bin/not-executable", "plain/health"} {
 		write(t, filepath.Join(g.Dir, name), "#!/bin/sh\n[ \"$(pwd)\" = "+g.Dir+" ]\n")
 	}
 	if err := os.Chmod(filepath.Join(g.Dir, "bin/health"), 0o755); err != nil {
@@ -187,7 +187,7 @@ func TestCommandDirectory(t *testing.T) {
 	}{
 		{"bin/health", "/usr/bin:/bin", true},
 		{"./bin/health", "/usr/bin:/bin", true},
-		{"health", "/nowhere:" + g.Dir + "/bin:/usr/bin", true},
+		{"health", "/nowhere:" + g.Dir + "/plain:" + g.Dir + "/bin:/usr/bin", true},
 		{"health", "/usr/bin:/bin", false},
 		{"not-executable", g.Dir + "/bin", false},
 		{"bin/not-executable", "/usr/bin:/bin", false},
