@@ -151,12 +151,12 @@ func (r *running) busy() error {
 // errOutdated: a switch began or ended while the disk was asked.
 var errOutdated = errors.New("outdated")
 
-// accept makes the request the running switch, as long as what it was judged by
-// still holds.
+// accept makes the request the running switch. What it was resolved by must still
+// hold: previous changes only when live does.
 func (s *Switcher) accept(q Request, to Generation, keep bool, before State) (*running, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current != nil || s.stopped || s.state.Settled != before.Settled || s.state.Live != before.Live {
+	if s.current != nil || s.stopped || s.state.Live != before.Live {
 		return nil, errOutdated
 	}
 	if err := s.state.admit(q, to); err != nil {

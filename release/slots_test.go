@@ -73,6 +73,37 @@ func TestTornAtEveryByte(t *testing.T) {
 	}
 }
 
+// A write that failed may have left anything in its slot: that one is written again,
+// and the document before it stays until the next one is whole.
+func TestFailedWriteIsRepeated(t *testing.T) {
+	path := slotFile(t, "one", "two")
+	var document string
+	s, err := openSlots(path, &document)
+	must(t, err)
+	good := s.file
+	s.file, err = os.Open(path) // not to be written to
+	must(t, err)
+	for range 3 {
+		if err := s.store([]byte(`"lost"`)); err == nil {
+			t.Fatal("it was written")
+		}
+	}
+	must(t, s.file.Close())
+	s.file = good
+	must(t, s.store([]byte(`"three"`)))
+	must(t, s.close())
+	all, err := os.ReadFile(path)
+	must(t, err)
+	texts := map[string]bool{}
+	for _, slot := range [][]byte{all[:slotSize], all[slotSize:]} {
+		d, _, ok := decodeSlot(slot)
+		texts[string(d)] = ok
+	}
+	if want := map[string]bool{`"two"`: true, `"three"`: true}; !cmp.Equal(want, texts) {
+		t.Errorf("the slots hold %v", texts)
+	}
+}
+
 // No flipped bit is ever believed: there is the document, the one before it, or none.
 func TestFlippedBits(t *testing.T) {
 	path := slotFile(t, "one", "two", "three")

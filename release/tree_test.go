@@ -137,6 +137,16 @@ func TestPoint(t *testing.T) {
 	}
 }
 
+func TestPointIsNotBegunWhenCancelled(t *testing.T) {
+	tree := newTree(t, "r1", "r2")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errTrouble)
+	err := tree.Point(ctx, tree.generation(1, "r1"), tree.generation(2, "r2"))
+	if where, _ := tree.Where(t.Context()); !errors.Is(err, errTrouble) || where != tree.dir("r1") {
+		t.Errorf("%v; the link is at %s", err, where)
+	}
+}
+
 // Whatever is there and is not ours stays as it is.
 func TestPointLeavesOthersAlone(t *testing.T) {
 	for name, is := range map[string]func(*Tree) error{
