@@ -175,6 +175,7 @@ func TestCrashLoopingMasterIsToldAndComesBack(t *testing.T) {
 	if err := os.WriteFile(extra, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	l.find(g).fail(errors.New("an older one, which nobody has heard yet"))
 	l.must("promote", l.Promote(t.Context(), g)) // cuts the pause short
 	if _, err := s.get(""); err != nil {
 		t.Error(err)
