@@ -205,6 +205,7 @@ func TestFenceOfTheLiving(t *testing.T) {
 
 // A commander that does not answer keeps the fleet: it may still be moving output.
 func TestFenceOfTheHung(t *testing.T) {
+	t.Parallel()
 	k := keepertest.Start(t)
 	hung := dialRaw(t, k)
 	epoch := hung.claim()
@@ -288,6 +289,7 @@ func TestOrdersOfAnOldEpochAreRefused(t *testing.T) {
 }
 
 func TestOneClaimAtATime(t *testing.T) {
+	t.Parallel()
 	k := keepertest.Start(t)
 	hung := dialRaw(t, k)
 	hung.claim()

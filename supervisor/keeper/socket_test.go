@@ -249,7 +249,12 @@ func TestSpecificationMustBeSealed(t *testing.T) {
 	}
 	ask("nothing", wire.Invalid)
 	ask("a file", wire.Invalid, 0)
-	ask("not sealed", wire.Invalid, memfd)
+	open, err := unix.MemfdCreate("spec", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(open) }()
+	ask("not sealed", wire.Invalid, open)
 	if _, err := unix.FcntlInt(uintptr(memfd), unix.F_ADD_SEALS, wire.Seals); err != nil {
 		t.Fatal(err)
 	}
