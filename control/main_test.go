@@ -248,6 +248,8 @@ type fakeDaemon struct {
 	begin    func(ctx context.Context, r SwitchRequest) error // may refuse, or wait
 	wrote    func(ctx context.Context, q LogQuery, emit func(LogLine) error) error
 	settling bool
+	settle   func() // is called when the status was asked for three times while settling
+	askedFor int
 	number   int
 }
 
@@ -265,6 +267,13 @@ func (d *fakeDaemon) heard() []string {
 
 func (d *fakeDaemon) Status(context.Context) (Status, error) {
 	d.mu.Lock()
+	if d.settling {
+		if d.askedFor++; d.askedFor == 3 {
+			d.mu.Unlock()
+			d.settle()
+			d.mu.Lock()
+		}
+	}
 	defer d.mu.Unlock()
 	if d.status != nil {
 		return *d.status, nil

@@ -90,7 +90,7 @@ func (q *request) permitted() error {
 	}
 }
 
-// read takes the body in time, and then lets the answer take as long as it needs.
+// read takes the body, in time: the answer may then take as long as it needs.
 func (q *request) read() error {
 	if q.http.Method == http.MethodPost {
 		body, err := io.ReadAll(http.MaxBytesReader(q.w, q.http.Body, maxBody))
@@ -105,7 +105,7 @@ func (q *request) read() error {
 	} else if q.http.ContentLength != 0 {
 		return &Error{Kind: Usage, Message: fmt.Sprintf("%s takes no body", q.http.Method)}
 	}
-	return q.wire.SetReadDeadline(time.Time{})
+	return nil
 }
 
 // take is what the body says.

@@ -240,12 +240,10 @@ func TestFollowersSurviveARestart(t *testing.T) {
 				eventually(t, "some are heard", func() bool { return len(heard) > life*each })
 			}
 		}
-		h.stop() // the last ones are written, and may not have been sent
-		if life < lives-1 {
-			h.start()
-		}
+		h.stop()              // the last ones are written, and may not have been sent
+		time.Sleep(3 * retry) // nobody is there
+		h.start()
 	}
-	h.start()
 	following.Wait()
 	close(heard)
 	got := slices.Collect(func(yield func(Event) bool) {
@@ -284,11 +282,12 @@ func TestFollowSwitch(t *testing.T) {
 				h.daemon.current, h.daemon.settling = nil, true
 				h.daemon.mu.Unlock()
 				h.start()
-				time.Sleep(3 * retry)
-				h.daemon.mu.Lock()
-				h.daemon.current, h.daemon.settling = &record, false
-				h.daemon.mu.Unlock()
-				h.daemon.finish(release.RolledBack, true)
+				h.daemon.settle = func() { // when it was asked some times
+					h.daemon.mu.Lock()
+					h.daemon.current, h.daemon.settling = &record, false
+					h.daemon.mu.Unlock()
+					h.daemon.finish(release.RolledBack, true)
+				}
 			}, exit: 3,
 		},
 		"never began": {
