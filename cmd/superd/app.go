@@ -93,28 +93,32 @@ func (a *app) newSwitcher(tree *release.Tree, verifier *check.Verifier) error {
 		App: a.name, Tree: tree,
 		Parts:   release.Parts{Files: tree, Web: a.web, Workers: a.fleet, Checks: verifier, Traffic: a.watcher},
 		Journal: a.journal, State: a.state, History: history,
-		Limits:       release.Limits{Rotate: a.cfg.Switch.ProgressDeadline, Undo: a.cfg.Switch.ProgressDeadline, Verify: a.verifyLimit(), Finish: a.finishLimit()},
+		Limits:       a.limits(),
 		AutoRollback: a.cfg.Switch.AutoRollback,
 		Tell:         a.heardSwitch, Failpoint: failpoint(), BootID: bootID(), Log: d.log,
 	})
 	return nil
 }
 
-// verifyLimit is a net behind the deadlines of the checks, for none of them.
-func (a *app) verifyLimit() time.Duration {
-	limit := a.cfg.Switch.ProgressDeadline
+// limits are nets behind what the configuration says: a step that has a deadline of
+// its own is to end by that, with its own words.
+func (a *app) limits() release.Limits {
+	const margin = time.Minute
+	s := a.cfg.Switch
+	l := release.Limits{
+		Prepare: 10 * time.Minute, Verify: s.ProgressDeadline + margin, Rotate: s.ProgressDeadline + margin,
+		Undo: s.ProgressDeadline + margin, Watch: s.Watch + 10*margin, Finish: 15 * time.Minute,
+	}
+	if s.Before != nil {
+		l.Prepare += s.Before.Timeout
+	}
+	if s.After != nil {
+		l.Finish += s.After.Timeout
+	}
 	for _, c := range a.cfg.Checks {
-		limit = max(limit, c.Deadline+2*c.Timeout)
+		l.Verify = max(l.Verify, c.Deadline+2*c.Timeout+margin)
 	}
-	return limit
-}
-
-func (a *app) finishLimit() time.Duration {
-	limit := 15 * time.Minute
-	if a.cfg.Switch.After != nil {
-		limit += a.cfg.Switch.After.Timeout
-	}
-	return limit
+	return l
 }
 
 func (a *app) tree() (*release.Tree, error) {
@@ -320,6 +324,7 @@ func (a *app) stop(ctx context.Context) {
 	if a.fpm != nil {
 		stopping.Go(func() { web = a.fpm.Stop(ctx) })
 	}
+	stopping.Go(func() { a.hooks.wait(ctx) })
 	err := a.fleet.StopAll(ctx)
 	stopping.Wait()
 	if err = errors.Join(err, web); err != nil {

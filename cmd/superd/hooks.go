@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +23,7 @@ type hooks struct {
 	children *supervisor.Children
 
 	mu   sync.Mutex
-	left map[string]*supervisor.Child // by slot: begun under an earlier superd
+	left map[string]*supervisor.Child // by slot: begun under an earlier superd, or to outlive this one
 }
 
 // hookPatience is how long a hook that is over its time may take to end.
@@ -75,8 +77,21 @@ func (h *hooks) Run(ctx context.Context) error {
 	return nil
 }
 
+// wait returns when the hooks that were left to themselves have ended.
+func (h *hooks) wait(ctx context.Context) {
+	h.mu.Lock()
+	left := maps.Clone(h.left)
+	h.mu.Unlock()
+	for _, c := range left {
+		select {
+		case <-c.Exited():
+		case <-ctx.Done():
+		}
+	}
+}
+
 // run is release.Tree's RunHook. When ctx ends the hook is stopped, with what it
-// has started.
+// has started, unless that is because superd stops: then it is left to the next one.
 func (h *hooks) run(ctx context.Context, hook release.Hook, g release.Generation, env []string) error {
 	id, _ := release.About(ctx)
 	c, err := h.begin(ctx, hook, g, env, h.slot(id))
@@ -86,6 +101,10 @@ func (h *hooks) run(ctx context.Context, hook release.Hook, g release.Generation
 	select {
 	case <-c.Exited():
 	case <-ctx.Done():
+		if errors.Is(context.Cause(ctx), release.ErrStopping) {
+			h.adopt(c)
+			return context.Cause(ctx)
+		}
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*hookPatience)
 		defer cancel()
 		if _, _, err := c.Stop(bounded, syscall.SIGTERM, hookPatience, nil); err != nil {

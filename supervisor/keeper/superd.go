@@ -23,10 +23,15 @@ type superd struct {
 	due      time.Time // when the next one is started
 }
 
-// pauses are the waits between short lives; a life of healthyLife begins anew.
+// pauses are the waits between short lives. They begin anew after a healthy one: a
+// superd that had the fleet for a second works, and whoever killed it wants the next
+// one at once.
 var pauses = [...]time.Duration{0, 100 * time.Millisecond, time.Second, 5 * time.Second, 30 * time.Second}
 
-const healthyLife = 60 * time.Second
+const (
+	healthyLife  = 60 * time.Second
+	healthyReign = time.Second // once it has claimed
+)
 
 func (s *superd) claimed(c *conn) {
 	s.heard, s.due = true, time.Time{}
@@ -115,7 +120,8 @@ func (k *Keeper) superdGone() {
 		return
 	}
 	now := time.Now()
-	if now.Sub(k.superd.since) >= healthyLife {
+	lived := now.Sub(k.superd.since)
+	if lived >= healthyLife || k.superd.heard && lived >= healthyReign {
 		k.superd.fails = 0
 	}
 	k.superd.due = now.Add(pauses[min(k.superd.fails, len(pauses)-1)])
