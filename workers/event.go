@@ -101,6 +101,8 @@ func (w *worker) judgeEnd(e supervisor.ProcessEvent, first bool) string {
 	killed := e.Exit.Killed || late && e.Exit.Status.Signaled() && e.Exit.Status.Signal() == syscall.SIGKILL
 	proved := e.Proved || first && e.Exit.Ran >= w.pool.MinHealthyTime
 	switch {
+	case first && strings.HasPrefix(e.Exit.Failure, "gate:"):
+		return "" // superd died while it was being made: the release has no part in it
 	case !told.IsZero() && killed:
 		return Killed
 	case w.leaving && !told.IsZero():

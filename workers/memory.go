@@ -25,12 +25,13 @@ type memory struct {
 
 func (f *Fleet) memoryName() string { return f.o.App + "/workers" }
 
-// keep remembers what workers have proved. A proof that is forgotten, for superd
-// died at once, is asked for again.
+// keep remembers what workers have proved. Whose proof is forgotten, for superd was
+// killed at once, is replaced.
 func (f *Fleet) keep(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			f.remember()
 			return
 		case <-f.proofs:
 			f.remember()

@@ -222,7 +222,7 @@ func (p *pool) staying(slot int) []*worker {
 func (p *pool) fresh(slot int, g release.Generation) *worker {
 	var best *worker
 	for _, w := range p.staying(slot) {
-		if w.at.Number == g.Number && !w.stale && (best == nil || w.proved || !best.proved) {
+		if w.at.Number == g.Number && !w.stale && !w.isDoubtful() && (best == nil || w.proved || !best.proved) {
 			best = w
 		}
 	}

@@ -162,6 +162,14 @@ func TestFresh(t *testing.T) {
 	if p.fresh(0, generation(2)) != first {
 		t.Error("who is well counts")
 	}
+	first.adopted, first.proved = true, false
+	if p.fresh(0, generation(2)) != second {
+		t.Error("who may have said that it is well when nobody listened does not count")
+	}
+	first.known = true
+	if p.fresh(0, generation(2)) != second {
+		t.Error("of two that are not well the latest counts")
+	}
 	if p.fresh(0, generation(1)) != nil || p.fresh(1, generation(2)) != nil {
 		t.Error("there is nobody else")
 	}
@@ -183,6 +191,7 @@ func TestWhatAnEndMeans(t *testing.T) {
 		"0 before it was well":            {supervisor.Exit{Status: code(0)}, false, false, Failed},
 		"0 while nobody looked":           {supervisor.Exit{Status: code(0), Ran: time.Hour}, false, true, ""},
 		"0 while nobody looked, at once":  {supervisor.Exit{Status: code(0), Ran: time.Millisecond}, false, true, Failed},
+		"its gate, when superd died":      {supervisor.Exit{Failure: "gate: closed before it was opened", Status: code(111)}, false, true, ""},
 		"1":                               {supervisor.Exit{Status: code(1)}, true, false, Failed},
 		"the job's own timeout":           {supervisor.Exit{Status: syscall.WaitStatus(syscall.SIGKILL)}, true, false, Failed},
 		"a program that is not there":     {supervisor.Exit{Failure: "exec php: no such file"}, false, false, Failed},

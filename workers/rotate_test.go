@@ -208,6 +208,11 @@ func TestCanary(t *testing.T) {
 	if n := len(r.of(4)); n != 4 { // three emails, one images
 		t.Errorf("%d workers of generation 4 were started, want 4", n)
 	}
+	for _, e := range s.heard(workers.Drained) {
+		if e.Generation == r.gen(4) {
+			t.Errorf("started beside its canary: %+v", e)
+		}
+	}
 	if n := r.fewest("emails", 3); n < 3 {
 		t.Errorf("at some instant only %d of 3 workers took jobs", n)
 	}

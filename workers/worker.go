@@ -215,6 +215,11 @@ func (w *worker) isKnown() bool {
 	return w.known && w.lives == 0
 }
 
+// isDoubtful tells whether it may have proved itself when no superd listened: what
+// it said then is lost, and a rotation does not wait for it to say it again. The
+// mutex is held.
+func (w *worker) isDoubtful() bool { return w.adopted && w.lives == 0 && !w.known && !w.proved }
+
 // lifeOf is a name of one life that no other life ever had.
 func lifeOf(c *supervisor.Child) string {
 	return fmt.Sprintf("%s %d %d", c.Slot(), c.PID(), c.Born().UnixNano())
