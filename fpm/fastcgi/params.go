@@ -10,6 +10,10 @@ import (
 // Params are the variables of a request, as a web server sends them.
 type Params map[string]string
 
+// Own is the variable that marks a request as one of superd's own, which says nothing
+// of how users fare. No header of theirs can have that name.
+const Own = "SUPERD_CHECK"
+
 // Script is the complete set for a PHP script, as nginx's fastcgi.conf has it:
 // root is the document root on disk, scriptName the script below it ("/index.php"
 // or "index.php"), uri what the user asked for ("/up?full=1"). An empty host is
@@ -43,6 +47,7 @@ func Script(root, scriptName, uri, method, host string) Params {
 		"SCRIPT_FILENAME":   filepath.Join(root, scriptName),
 		"REDIRECT_STATUS":   "200",
 		"HTTP_HOST":         host,
+		Own:                 "1",
 	}
 }
 
@@ -55,6 +60,7 @@ func Page(path, query string) Params {
 		"QUERY_STRING":    query,
 		"SCRIPT_NAME":     path,
 		"SCRIPT_FILENAME": path,
+		Own:               "1",
 	}
 }
 

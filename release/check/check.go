@@ -26,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"superd/fpm/traffic"
 	"superd/release"
 )
 
@@ -111,6 +112,8 @@ type Site struct {
 	Process func(g release.Generation, command []string) (Process, error)
 	// Tail is what the FPM master of g wrote last. May be nil.
 	Tail func(g release.Generation) []string
+	// Traffic is what users of g have been answered up to this moment. May be nil.
+	Traffic func(g release.Generation) traffic.Figures
 	// Tell hears what is worth knowing and no failure: a check that was skipped, a
 	// page that could not be warmed up, a first failure. May be nil.
 	Tell func(what string, lines []string)

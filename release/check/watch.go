@@ -13,10 +13,15 @@ import (
 type WatchOptions struct {
 	For         time.Duration // 0: not at all
 	MaxFailures int           // this many unexpected exits are forgiven
+	// MaxErrorRate is the share of requests that may fail, from 0 to 1, on top of what
+	// failed before; 0: live traffic is not judged.
+	MaxErrorRate float64
+	MinRequests  int // fewer say nothing
 }
 
 // A Watcher watches the live release: the release.Traffic of a switch. It makes the
-// checks of phase live and counts the unexpected exits that it is told of.
+// checks of phase live, counts the unexpected exits that it is told of, and judges the
+// answers that users get.
 type Watcher struct {
 	*prober
 	WatchOptions
@@ -87,16 +92,19 @@ func (w *Watcher) Watch(ctx context.Context, g release.Generation) error {
 			ended <- struct{}{}
 		})
 	}
-	return w.wait(inner, over, g, ended)
+	return w.wait(inner, over, w.newJury(g), ended)
 }
 
 // wait returns when the time is over and every check has ended, or with the first
 // reason not to wait any longer.
-func (w *Watcher) wait(ctx, over context.Context, g release.Generation, ended <-chan struct{}) error {
+func (w *Watcher) wait(ctx, over context.Context, j *jury, ended <-chan struct{}) error {
 	alive := time.NewTicker(10 * time.Second) // there may be no check to show progress
 	defer alive.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	done := over.Done()
 	for running := len(w.checks); running > 0 || done != nil; {
+		var err error
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -105,19 +113,25 @@ func (w *Watcher) wait(ctx, over context.Context, g release.Generation, ended <-
 		case <-ended:
 			running--
 		case <-w.failed:
-			if err := w.exceeded(g); err != nil {
-				return err
-			}
+			err = w.exceeded(j.of)
+		case <-look.C:
+			err = j.verdict(ctx)
 		case <-alive.C:
 			if w.Progress != nil {
 				w.Progress()
 			}
 		}
+		if err != nil {
+			return err
+		}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return w.exceeded(g)
+	if err := w.exceeded(j.of); err != nil {
+		return err
+	}
+	return j.last(ctx)
 }
 
 // exceeded is the reason when more processes of g ended than is forgiven.

@@ -1,0 +1,171 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"superd/fpm/traffic"
+	"superd/release"
+)
+
+// The verdict from live traffic: what no check asks for, users do.
+
+const (
+	lookEvery = 500 * time.Millisecond
+	recently  = 5 * time.Second // what was well for an hour is not to hide what began just now
+
+	// A release is too slow when half of its requests and also all but a twentieth take
+	// this many times as long as those of the release before. The buckets of the counts
+	// are coarse: ten times is found for certain, seven times never is.
+	slowerBy = 8
+	slowFrom = 100 * time.Millisecond // what takes less is not slow, whatever it was before
+)
+
+// A jury judges the answers of a live generation while it is watched.
+type jury struct {
+	*Watcher
+	of, other release.Generation
+	start     traffic.Counts // of the one, when it began
+	before    traffic.Counts // the last minutes of the other
+	past      []sample       // of the one, the last ones
+	told      bool
+}
+
+type sample struct {
+	at time.Time
+	traffic.Counts
+}
+
+// A window is what was answered in some time.
+type window struct {
+	traffic.Counts
+	name string
+}
+
+// newJury begins to look at g. Where there are no figures, or none are asked for, it
+// never says anything.
+func (w *Watcher) newJury(g release.Generation) *jury {
+	j := &jury{Watcher: w, of: g, other: w.against(g)}
+	if !j.judges() {
+		return j
+	}
+	j.start = w.Traffic(g).Total
+	j.past = []sample{{time.Now(), j.start}}
+	if !j.other.IsZero() {
+		j.before = w.Traffic(j.other).Recent
+	}
+	return j
+}
+
+func (j *jury) judges() bool { return j.MaxErrorRate > 0 && j.Traffic != nil }
+
+// enough tells whether so many requests say something.
+func (j *jury) enough(n uint64) bool { return n > 0 && n >= uint64(max(0, j.MinRequests)) }
+
+// verdict is the reason to take the release back, if users have given one by now.
+func (j *jury) verdict(ctx context.Context) error {
+	if !j.judges() {
+		return nil
+	}
+	now := sample{time.Now(), j.Traffic(j.of).Total}
+	for len(j.past) > 1 && now.at.Sub(j.past[1].at) >= recently {
+		j.past = j.past[1:]
+	}
+	oldest := j.past[0]
+	j.past = append(j.past, now)
+	for _, win := range []window{
+		{now.Minus(&oldest.Counts), "in the last " + now.at.Sub(oldest.at).Round(lookEvery).String()},
+		{now.Minus(&j.start), "since it is watched"},
+	} {
+		failure := j.failing(&win)
+		if failure == nil {
+			failure = j.slow(&win)
+		}
+		if failure != nil {
+			return j.weigh(ctx, fmt.Errorf("%w; bad answers since it is watched: %d", failure, now.Failed()-min(now.Failed(), j.start.Failed())))
+		}
+	}
+	return nil
+}
+
+// failing is the failure when too many requests fail that would not have failed
+// before.
+func (j *jury) failing(win *window) error {
+	share := win.ErrorShare()
+	if !j.enough(win.Requests()) || share <= j.MaxErrorRate {
+		return nil
+	}
+	said := fmt.Sprintf("%d of %d requests to %s (%s) failed %s, and max_error_rate is %s",
+		win.Failed(), win.Requests(), j.of, percent(share), win.name, percent(j.MaxErrorRate))
+	if !j.enough(j.before.Requests()) {
+		return fmt.Errorf("%s; of what was before too little is known to compare", said)
+	}
+	said += fmt.Sprintf("; of %d to %s before, %s did", j.before.Requests(), j.other, percent(j.before.ErrorShare()))
+	if share-j.before.ErrorShare() > j.MaxErrorRate {
+		return fmt.Errorf("%s", said)
+	}
+	if !j.told {
+		j.told = true
+		j.tell(said+": that is not the doing of "+j.of.Release, nil)
+	}
+	return nil
+}
+
+// slow is the failure when requests take many times as long as before.
+func (j *jury) slow(win *window) error {
+	if !j.enough(win.Answers) || !j.enough(j.before.Answers) || win.Quantile(0.95) < slowFrom {
+		return nil
+	}
+	for _, part := range []float64{0.5, 0.95} {
+		if win.Quantile(part) < slowerBy*j.before.Quantile(part) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is slow: of %d requests %s half took up to %s and 95 %% up to %s; with %s before it was %s and %s",
+		j.of, win.Answers, win.name, brief(win.Quantile(0.5)), brief(win.Quantile(0.95)),
+		j.other, brief(j.before.Quantile(0.5)), brief(j.before.Quantile(0.95)))
+}
+
+// weigh is the failure itself, or inconclusive when the other generation is not well
+// by now either: the reason is something that both depend on.
+func (j *jury) weigh(ctx context.Context, failure error) error {
+	for _, c := range j.checks {
+		if c.Kind == KindHTTP || c.Kind != KindTCP && (j.other.IsZero() || c.Kind == KindFastCGI && j.Socket(j.other) == "") {
+			continue
+		}
+		if err := j.try(ctx, c, j.other); err != nil && ctx.Err() == nil {
+			return inconclusive(failure, fmt.Sprintf("%s is not well either: check %q: %v", j.other, c.Name, err))
+		}
+	}
+	var lines []string
+	if j.Tail != nil {
+		lines = j.Tail(j.of)
+	}
+	return &explained{failure, lines[max(0, len(lines)-maxTail):]}
+}
+
+// last is the verdict when the time is over. If it is good, that is told with what it
+// rests on.
+func (j *jury) last(ctx context.Context) error {
+	if !j.judges() {
+		return nil
+	}
+	if err := j.verdict(ctx); err != nil {
+		return err
+	}
+	all := j.past[len(j.past)-1].Minus(&j.start)
+	if !j.enough(all.Requests()) {
+		j.tell(fmt.Sprintf("live traffic says nothing of %s: %d requests were counted, and min_requests is %d", j.of, all.Requests(), j.MinRequests), nil)
+		return nil
+	}
+	j.tell(fmt.Sprintf("live traffic of %s: %d of %d requests failed, half took up to %s and 95 %% up to %s",
+		j.of, all.Failed(), all.Requests(), brief(all.Quantile(0.5)), brief(all.Quantile(0.95))), nil)
+	return nil
+}
+
+// percent is a share with three digits.
+func percent(share float64) string { return strconv.FormatFloat(share*100, 'g', 3, 64) + " %" }
+
+func brief(d time.Duration) string { return d.Round(100 * time.Microsecond).String() }
