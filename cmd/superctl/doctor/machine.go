@@ -36,7 +36,7 @@ type Call struct {
 }
 
 // A Runner runs a tool to its end and returns what it wrote to its standard output.
-// The error has the last line of its standard error.
+// The error has the last lines of its standard error.
 type Runner func(ctx context.Context, c Call) (string, error)
 
 // maxOutput bounds what is kept of a tool that writes without end.
@@ -62,13 +62,19 @@ func execute(ctx context.Context, c Call) (string, error) {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		said := strings.TrimSpace(talk.String())
-		if said != "" {
-			said = ": " + said[strings.LastIndexByte(said, '\n')+1:]
-		}
-		return out.String(), fmt.Errorf("%s: %w%s", strings.Join(c.Argv, " "), err, said)
+		return out.String(), fmt.Errorf("%s: %w%s", strings.Join(c.Argv, " "), err, lastLines(talk.String()))
 	}
 	return out.String(), nil
+}
+
+// lastLines are the last two, for the last alone is often only that it went wrong.
+func lastLines(text string) string {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return ""
+	}
+	all := strings.Split(text, "\n")
+	return ": " + strings.Join(all[max(0, len(all)-2):], "; ")
 }
 
 // capped keeps the first bytes and drops the rest.

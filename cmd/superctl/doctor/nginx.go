@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -141,18 +142,18 @@ func (e *examination) nginx(ctx context.Context) {
 	}
 }
 
-// admitted tells whether nginx's workers may connect to the socket of app.
+// admitted tells whether nginx's workers may connect to the socket of app. Only root
+// gives a socket away; who is not root has it to itself, and its nginx too.
 func (e *examination) admitted(app *config.App, all []directive) {
 	f := app.FPM
+	if os.Geteuid() != 0 {
+		return
+	}
 	for _, d := range all {
 		if d.name != "user" || len(d.args) == 0 {
 			continue
 		}
-		group := ""
-		if len(d.args) > 1 {
-			group = d.args[1]
-		}
-		who, err := lookUp(d.args[0], group)
+		who, err := lookUp(d.args[0], d.args[len(d.args)-1]) // without a group it is the one called like the user
 		if err != nil {
 			e.unseen("user", d.at, err, "getent passwd "+d.args[0])
 			return
