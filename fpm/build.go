@@ -51,11 +51,36 @@ func (s *server) build(ctx context.Context) error {
 	if err := try(ctx, s.owner.rendering(s.at, pool), s.at.Home); err != nil {
 		return err
 	}
-	if s.web, err = s.open(s.at.socket(), "web"); err != nil {
+	return s.openAll()
+}
+
+// openAll makes the listeners.
+func (s *server) openAll() (err error) {
+	own, err := s.open(s.at.socket(), "web")
+	if err != nil {
 		return err
 	}
-	s.status, err = s.open(s.at.statusSocket(), "status")
-	return err
+	if s.at.Address == "" {
+		s.web = own
+	} else {
+		s.private = own
+	}
+	if s.status, err = s.open(s.at.statusSocket(), "status"); err != nil || s.web != nil {
+		return err
+	}
+	return s.sit()
+}
+
+// sit takes a seat at the address of s, and writes down which.
+func (s *server) sit() error {
+	seat, l, err := s.owner.port(s.at.Address).take()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.web, s.at.Seat = l, seat
+	s.mu.Unlock()
+	return s.at.write()
 }
 
 // configure writes the files of the pool, for this master and those after it.
@@ -87,12 +112,25 @@ func (s *server) open(path, name string) (*Listener, error) {
 // demolish removes what is left of a server that has no processes.
 func (s *server) demolish() error {
 	var errs []error
-	for name, l := range map[string]*Listener{"web": s.web, "status": s.status} {
+	own := map[string]*Listener{"web": s.own(), "status": s.status}
+	if s.at.Seat != noSeat {
+		errs = append(errs, s.owner.port(s.at.Address).free(s.at.Seat))
+	}
+	for name, l := range own {
 		if l != nil {
 			errs = append(errs, l.Close(), s.owner.o.Children.Drop(s.owner.held(s.at.Base, name)))
 		}
 	}
+	s.owner.count() // for the last time
 	return errors.Join(append(errs, os.RemoveAll(s.at.Home))...)
+}
+
+// own is the listener in the directory of s.
+func (s *server) own() *Listener {
+	if s.at.Address != "" {
+		return s.private
+	}
+	return s.web
 }
 
 // test has PHP-FPM look at a configuration for g that nothing uses.
@@ -111,7 +149,7 @@ func (w *Web) test(ctx context.Context, g release.Generation) error {
 	if err != nil {
 		return err
 	}
-	r := w.rendering(place{Generation: g, App: w.o.App, Base: filepath.Base(dir), Home: dir}, pool)
+	r := w.rendering(place{Generation: g, App: w.o.App, Base: filepath.Base(dir), Home: dir, Address: w.address}, pool)
 	if err = r.write(dir); err == nil {
 		err = try(ctx, r, dir)
 	}

@@ -1,6 +1,7 @@
 package fpm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"superd/fpm/traffic"
 )
 
 // A Pool is how PHP-FPM is to run one generation. Nothing in it is a template.
@@ -114,13 +117,35 @@ func replace(path, text string, mode fs.FileMode) error {
 // conf is the lines of fpm.conf. Files of the user's come first, so that what superd
 // depends on wins; the section is opened once more because they may have others.
 func (r rendering) conf(dir string) ([]string, error) {
-	p, section := r.pool, "["+r.at.section()+"]"
 	out := []string{
 		"; Written by superd for " + oneLine(r.at.String()) + ". Changes are lost.",
 		"[global]", "daemonize = no", "error_log = /dev/null", // with -O the log goes to stderr
-		"log_limit = 8192", "process_control_timeout = " + seconds(p.DrainTimeout),
-		section,
+		"log_limit = 8192", "process_control_timeout = " + seconds(r.pool.DrainTimeout),
 	}
+	lines, err := r.section(dir, r.at.section(), r.pool, "listen = "+cmp.Or(r.at.Address, r.at.key("web")),
+		"pm.status_path = "+statusPath, "pm.status_listen = "+r.at.key("status"))
+	if err != nil || r.at.Address == "" {
+		return append(out, lines...), err
+	}
+	more, err := r.section(dir, r.at.section()+privateSuffix, r.pool.few(), "listen = "+r.at.key("private"))
+	return slices.Concat(out, lines, more), err
+}
+
+// privateSuffix is what the second pool is called after the first. All who come by TCP
+// come to one address, so superd has a way in of its own to each generation: a pool of
+// the same master, with the same settings and the same opcache.
+const privateSuffix = ".private"
+
+// few is p with workers for superd alone, when there is something to ask.
+func (p Pool) few() Pool {
+	p.PM, p.MaxChildren = "ondemand", 4
+	return p
+}
+
+// section is the lines of one pool.
+func (r rendering) section(dir, name string, p Pool, own ...string) ([]string, error) {
+	section := "[" + name + "]"
+	out := []string{section}
 	for _, path := range p.Include {
 		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 			return nil, errors.Join(fmt.Errorf("include %s: is not a file", path), err)
@@ -131,11 +156,11 @@ func (r rendering) conf(dir string) ([]string, error) {
 		}
 		out = append(out, "include = "+quoted)
 	}
-	out = append(out, section, "listen = "+r.at.key("web"),
-		"pm.status_path = "+statusPath, "pm.status_listen = "+r.at.key("status"), "ping.path = "+pingPath,
+	out = append(append(out, section), own...)
+	out = append(out, "ping.path = "+pingPath,
 		"catch_workers_output = yes", "decorate_workers_output = no", "clear_env = yes")
 	out = append(out, p.manager()...)
-	for _, more := range []func(string) ([]string, error){r.who, r.env, r.values} {
+	for _, more := range []func(string) ([]string, error){r.access, r.who, r.env, r.values} {
 		lines, err := more(dir)
 		if err != nil {
 			return nil, err
@@ -161,6 +186,16 @@ func (p Pool) manager() []string {
 		out = append(out, "request_slowlog_timeout = "+seconds(p.SlowlogTimeout), "slowlog = /proc/self/fd/2")
 	}
 	return out
+}
+
+// access has the workers write down what they answered. Only superd reads it.
+func (r rendering) access(dir string) ([]string, error) {
+	path := filepath.Join(dir, r.at.accessFile())
+	quoted, err := quote(path)
+	if err != nil {
+		return nil, fmt.Errorf("access.log %q: %w", path, err)
+	}
+	return []string{"access.log = " + quoted, `access.format = "` + traffic.Format + `"`}, nil
 }
 
 // who says who the workers are and where. PHP-FPM that is not root ignores users.

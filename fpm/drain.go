@@ -112,12 +112,17 @@ func (s *server) stay(ctx context.Context) bool {
 	if d.stays {
 		return true
 	}
+	s.wait(ctx)
+	return false
+}
+
+// wait returns when s has left, or ctx ends.
+func (s *server) wait(ctx context.Context) {
 	select {
 	case <-s.left:
 	case <-s.owner.ending:
 	case <-ctx.Done():
 	}
-	return false
 }
 
 // leave is the whole departure. When superd ends in the middle the next one begins
@@ -250,6 +255,16 @@ func (s *server) forward(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.owner.o.Drain, // superd's end waits for the answers
 		fmt.Errorf("took longer than %s", s.owner.o.Drain))
 	defer cancel()
-	_, err := s.web.Forward(ctx, live.at.socket())
+	return s.owner.hand(ctx, s.web, live)
+}
+
+// hand gives what waits in the queue of l to the server that serves, where its users
+// reach it.
+func (w *Web) hand(ctx context.Context, l *Listener, live *server) error {
+	network, to := "unix", live.at.socket()
+	if live.at.Address != "" {
+		network, to = "tcp", live.at.Address
+	}
+	_, err := l.Forward(ctx, network, to)
 	return err
 }

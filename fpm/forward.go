@@ -16,7 +16,7 @@ import (
 // byte, and returns how many connections that were once all of them have ended.
 // It is for a listener that nobody accepts on any more: it makes the socket
 // non-blocking, which a living worker would not survive.
-func (l *Listener) Forward(ctx context.Context, to string) (int, error) {
+func (l *Listener) Forward(ctx context.Context, network, to string) (int, error) {
 	if err := l.control(func(fd int) error { return unix.SetNonblock(fd, true) }); err != nil {
 		return 0, fmt.Errorf("forward %s: %w", l.path, err)
 	}
@@ -31,7 +31,7 @@ func (l *Listener) Forward(ctx context.Context, to string) (int, error) {
 			return n, fmt.Errorf("forward %s: %w", l.path, err)
 		}
 		var d net.Dialer
-		live, err := d.DialContext(ctx, "unix", to)
+		live, err := d.DialContext(ctx, network, to)
 		if err != nil {
 			return n, errors.Join(fmt.Errorf("forward %s: %w", l.path, err), conn.Close())
 		}
@@ -67,7 +67,7 @@ func splice(ctx context.Context, client, server net.Conn) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		_, _ = io.Copy(server, client) // an error ends the other direction too
-		if half, ok := server.(*net.UnixConn); ok {
+		if half, ok := server.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 		}
 	})

@@ -20,8 +20,9 @@ import (
 // description that the workers share, and a worker whose accept says EAGAIN ends,
 // at full speed, for ever (main/fastcgi.c fcgi_accept_request).
 type Listener struct {
-	path string
+	path string // or address
 	file *os.File
+	tcp  bool
 }
 
 // Access says who may connect to a Listener.
@@ -97,7 +98,7 @@ func (l *Listener) open(fd int, a Access, backlog int) error {
 // inherit goes on with a listening socket that was left with the keeper.
 func inherit(path string, f *os.File) *Listener { return &Listener{path: path, file: f} }
 
-// Path is the private path it is bound to.
+// Path is what it is bound to: a private path, or the public address.
 func (l *Listener) Path() string { return l.path }
 
 // File is the socket. It is for handing on only; it stays the Listener's.

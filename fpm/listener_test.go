@@ -208,6 +208,10 @@ func answer(t *testing.T, l *Listener, who byte) {
 // ask connects until stop; it fails when nobody answers, or one who was not live
 // from before the connect until after it.
 func ask(public string, live *atomic.Int32, stop chan struct{}) error {
+	return askAt("unix", public, live, stop)
+}
+
+func askAt(network, public string, live *atomic.Int32, stop chan struct{}) error {
 	for {
 		select {
 		case <-stop:
@@ -215,7 +219,7 @@ func ask(public string, live *atomic.Int32, stop chan struct{}) error {
 		default:
 		}
 		before := live.Load()
-		conn, err := net.Dial("unix", public)
+		conn, err := net.Dial(network, public)
 		after := live.Load()
 		if err != nil {
 			return err
@@ -265,7 +269,7 @@ func TestForward(t *testing.T) {
 	for _, c := range waiting {
 		go func() { b, _ := io.ReadAll(c); got <- string(b) }()
 	}
-	n, err := dead.Forward(t.Context(), live.Addr().String())
+	n, err := dead.Forward(t.Context(), "unix", live.Addr().String())
 	if err != nil || n != len(waiting) {
 		t.Fatalf("forwarded %d, %v", n, err)
 	}
@@ -283,7 +287,7 @@ func TestForwardEndsWithItsContext(t *testing.T) {
 	dial(t, dead.Path())
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if n, err := dead.Forward(ctx, mute.Path()); n != 1 || err != nil {
+	if n, err := dead.Forward(ctx, "unix", mute.Path()); n != 1 || err != nil {
 		t.Errorf("forwarded %d, %v", n, err)
 	}
 }

@@ -27,11 +27,24 @@ type place struct {
 	Base string `json:"base"`           // of its directory: "7", "7-1" after a restart, "reload"
 	Turn int    `json:"turn,omitempty"` // how often it was reloaded
 	Home string `json:"home"`           // its directory
+	// Where users reach it is a TCP address, and which seat there it has; or nothing
+	// when it is the socket in its directory.
+	Address string `json:"address,omitempty"`
+	Seat    int    `json:"seat,omitempty"`
 }
 
 // key is what PHP-FPM is told that a listener is called. It unlinks a socket by that
 // name when it leaves, whatever is there by then; so it is a name that nothing has.
 func (p *place) key(socket string) string { return "/nonexistent/superd/" + p.Base + "/" + socket }
+
+// public is the key of the listener that users reach. Of an address PHP-FPM makes
+// this key itself; there is nothing to unlink.
+func (p *place) public() string {
+	if at, ok := tcp(p.Address); ok {
+		return fmt.Sprintf("%s:%d", at.Addr(), at.Port()) // without brackets, as PHP-FPM has it then
+	}
+	return p.key("web")
+}
 
 // section is what PHP-FPM calls the pool, in its log, in ps and on the status page. A
 // reload changes it, so that one can see when it is over.
@@ -51,6 +64,7 @@ func (p *place) pinFile() string {
 	return "pin.php"
 }
 
+// socket is where only superd gets in, until it is published.
 func (p *place) socket() string { return filepath.Join(p.Home, webFile) }
 
 func (p *place) statusSocket() string { return filepath.Join(p.Home, statusFile) }

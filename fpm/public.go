@@ -10,17 +10,31 @@ import (
 )
 
 // The public path is a link to the listener of the server that serves. It is the
-// truth about who that is: it outlives superd, and every master.
+// truth about who that is: it outlives superd, and every master. Where users come by
+// TCP the link is one of superd's own, and the port is made to follow it.
+
+// link is the path of it.
+func (w *Web) link() string {
+	if w.address != "" {
+		return filepath.Join(w.o.RunDir, servingFile)
+	}
+	return w.o.Listen
+}
+
+const servingFile = "serving"
 
 // publish makes the public path lead to s. It does nothing when that is so.
 func (w *Web) publish(s *server) error {
-	if publishes(w.o.Listen, s.at.socket()) && w.serves(s) {
+	if publishes(w.link(), s.at.socket()) && w.serving() == s {
 		return nil
 	}
-	if err := s.web.admit(w.o.Access); err != nil {
-		return err
+	var err error
+	if w.address != "" {
+		err = w.lead(s)
+	} else if err = s.web.admit(w.o.Access); err == nil {
+		err = s.web.Publish(w.o.Listen)
 	}
-	if err := s.web.Publish(w.o.Listen); err != nil {
+	if err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -29,16 +43,40 @@ func (w *Web) publish(s *server) error {
 	return nil
 }
 
+// lead sends all who come by TCP to s from now on. The link goes first: when superd
+// dies in between, the next one takes the second step, and no user goes back.
+func (w *Web) lead(s *server) error {
+	before, err := os.Readlink(w.link())
+	if err != nil {
+		before = ""
+	}
+	if err := s.private.Publish(w.link()); err != nil {
+		return err
+	}
+	if err = w.port(w.address).point(s.at.Seat); err == nil {
+		return nil
+	}
+	if before == "" {
+		return errors.Join(err, os.Remove(w.link()))
+	}
+	was := Listener{path: filepath.Join(w.o.RunDir, before)}
+	return errors.Join(err, was.Publish(w.link()))
+}
+
 // unpublish shuts the door: the public path leads nowhere.
 func (w *Web) unpublish() error {
 	w.mu.Lock()
 	live := w.live
 	w.live = nil
 	w.mu.Unlock()
-	if live == nil || !publishes(w.o.Listen, live.at.socket()) {
+	if live == nil || !publishes(w.link(), live.at.socket()) {
 		return nil
 	}
-	if err := os.Remove(w.o.Listen); err != nil {
+	var err error
+	if w.address != "" {
+		err = w.port(w.address).point(door)
+	}
+	if err = errors.Join(err, os.Remove(w.link())); err != nil {
 		return fmt.Errorf("close the public path: %w", err)
 	}
 	return nil
@@ -50,7 +88,7 @@ func (w *Web) republish() {
 	if live == nil {
 		return
 	}
-	if _, err := os.Lstat(w.o.Listen); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(w.link()); !errors.Is(err, os.ErrNotExist) {
 		return
 	}
 	done, ok := w.tryTake()
@@ -61,8 +99,8 @@ func (w *Web) republish() {
 	if w.serving() != live {
 		return
 	}
-	err := live.web.Publish(w.o.Listen)
-	w.tell(Note, live.generation(), errors.Join(fmt.Errorf("%s had been removed and was put back", w.o.Listen), err), nil)
+	err := live.own().Publish(w.link())
+	w.tell(Note, live.generation(), errors.Join(fmt.Errorf("%s had been removed and was put back", w.link()), err), nil)
 }
 
 func (w *Web) tryTake() (func(), bool) {
@@ -77,7 +115,7 @@ func (w *Web) tryTake() (func(), bool) {
 // serves tells whether s must not be taken away. Both the link and our own memory
 // can say so.
 func (w *Web) serves(s *server) bool {
-	return w.serving() == s || publishes(w.o.Listen, s.at.socket())
+	return w.serving() == s || s.at.Address == w.address && publishes(w.link(), s.at.socket())
 }
 
 // Serving is the generation that the public path leads to, as the disk has it, which
@@ -88,7 +126,7 @@ func (w *Web) Serving() (release.Generation, bool) {
 		return release.Generation{}, false
 	}
 	at, err := readPlace(home)
-	if err != nil || at.App != w.o.App {
+	if err != nil || at.App != w.o.App || at.Address != w.address {
 		return release.Generation{}, false
 	}
 	return at.Generation, true
@@ -96,12 +134,12 @@ func (w *Web) Serving() (release.Generation, bool) {
 
 // published is the directory of the server that the public path leads to.
 func (w *Web) published() (string, bool) {
-	to, err := os.Readlink(w.o.Listen)
+	to, err := os.Readlink(w.link())
 	if err != nil {
 		return "", false
 	}
 	if !filepath.IsAbs(to) {
-		to = filepath.Join(filepath.Dir(w.o.Listen), to)
+		to = filepath.Join(filepath.Dir(w.link()), to)
 	}
 	return filepath.Dir(to), true
 }
@@ -120,9 +158,9 @@ func (l *Listener) admit(a Access) error {
 
 // fits tells early what would only be found out at the flip.
 func (w *Web) fits() error {
-	at, err := os.Lstat(w.o.Listen)
+	at, err := os.Lstat(w.link())
 	if err == nil && at.IsDir() {
-		return fmt.Errorf("the public path %s is a directory", w.o.Listen)
+		return fmt.Errorf("the public path %s is a directory", w.link())
 	}
 	return nil
 }

@@ -10,17 +10,34 @@ import (
 
 // Queue is how many connections wait to be accepted. The kernel tells it by
 // socket diagnosis (unix_diag, what `ss -xl` shows as Recv-Q); PHP-FPM's own
-// figure is always 0 on a unix socket.
+// figure is always 0 on a unix socket. Of a TCP socket the kernel tells by itself.
 func (l *Listener) Queue() (int, error) {
-	var st unix.Stat_t
-	if err := l.control(func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
-		return 0, fmt.Errorf("stat socket %s: %w", l.path, err)
+	if l.tcp {
+		return l.tcpQueue()
 	}
-	answer, err := diagnose(uint32(st.Ino))
+	inode, err := l.inode()
+	if err != nil {
+		return 0, err
+	}
+	answer, err := diagnose(inode)
 	if err != nil {
 		return 0, fmt.Errorf("queue of %s: %w", l.path, err)
 	}
 	n, err := queueIn(answer)
+	if err != nil {
+		return 0, fmt.Errorf("queue of %s: %w", l.path, err)
+	}
+	return n, nil
+}
+
+func (l *Listener) tcpQueue() (n int, err error) {
+	err = l.control(func(fd int) error {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil {
+			n = int(info.Unacked) // of a listener that is its queue
+		}
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("queue of %s: %w", l.path, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"superd/fpm/traffic"
 	"superd/release"
 )
 
@@ -27,7 +28,7 @@ func (w *Web) reload(ctx context.Context, g release.Generation) error {
 		return err
 	}
 	if s == nil {
-		at := place{Generation: g, App: w.o.App, Base: reloadBase, Home: filepath.Join(w.o.RunDir, reloadBase)}
+		at := place{Generation: g, App: w.o.App, Base: reloadBase, Home: filepath.Join(w.o.RunDir, reloadBase), Address: w.address}
 		if s, err = w.begin(ctx, at); err != nil {
 			return err
 		}
@@ -53,7 +54,14 @@ func (w *Web) reloading(ctx context.Context) (*server, error) {
 		if s.at.Base != reloadBase {
 			continue
 		}
-		if s.stay(ctx) {
+		if s.at.Address != w.address && !s.isLeaving() { // there is no room for two
+			if err := s.retire(); err != nil {
+				return nil, err
+			}
+		}
+		if s.at.Address != w.address {
+			s.wait(ctx)
+		} else if s.stay(ctx) {
 			return s, nil
 		}
 	}
@@ -95,7 +103,7 @@ func (w *Web) renew(ctx context.Context, s *server, g release.Generation) error 
 		return err
 	}
 	s.mu.Lock()
-	before := s.at.pinFile()
+	before := s.at
 	s.at.Generation, s.at.Turn = at.Generation, at.Turn
 	s.mu.Unlock()
 	present := s.present()
@@ -120,6 +128,9 @@ func (w *Web) renew(ctx context.Context, s *server, g release.Generation) error 
 		case <-tick.C:
 		}
 	}
-	_ = os.Remove(filepath.Join(at.Home, before)) // one more small file is no harm
+	w.count() // for the last time: whoever wrote it is gone
+	for _, name := range []string{before.pinFile(), before.accessFile(), before.accessFile() + traffic.Saved} {
+		_ = os.Remove(filepath.Join(at.Home, name)) // one more small file is no harm
+	}
 	return nil
 }

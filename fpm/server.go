@@ -26,7 +26,10 @@ type server struct {
 	proc  *supervisor.Process
 	left  chan struct{} // closed when it has ended and nothing of it is left
 
-	web, status *Listener // made or inherited before run, not changed after
+	// Made or inherited before run, not changed after. With an address of TCP users
+	// reach web and superd private, which has a few workers of its own; else private
+	// is nil.
+	web, status, private *Listener
 
 	mu      sync.Mutex
 	pool    *Pool // what its files say; nil when an earlier superd wrote them
@@ -122,7 +125,11 @@ func (s *server) spec(ctx context.Context) (supervisor.Spec, error) {
 		return supervisor.Spec{}, err
 	}
 	r := s.owner.rendering(at, *pool)
-	env := append(r.master(at.Home), "FPM_SOCKETS="+at.key("web")+"=3,"+at.key("status")+"=4")
+	sockets, files := at.public()+"=3,"+at.key("status")+"=4", []*os.File{s.web.File(), s.status.File()}
+	if s.private != nil {
+		sockets, files = sockets+","+at.key("private")+"=5", append(files, s.private.File())
+	}
+	env := append(r.master(at.Home), "FPM_SOCKETS="+sockets)
 	if socket := s.owner.o.Children.NotifySocket(); socket != "" {
 		env = append(env, "NOTIFY_SOCKET="+socket)
 	}
@@ -130,7 +137,7 @@ func (s *server) spec(ctx context.Context) (supervisor.Spec, error) {
 		Name: s.owner.name(), Slot: fmt.Sprintf("%s@%s/%d", s.owner.name(), at.Base, life), Note: own,
 		Argv: append([]string{pool.Binary}, r.arguments(at.Home)...), Env: env, Dir: "/", Umask: 0o022,
 		User:  myself(),
-		Files: []*os.File{s.web.File(), s.status.File()}, Log: s.owner.o.Output,
+		Files: files, Log: s.owner.o.Output,
 	}, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"superd/fpm/fastcgi"
+	"superd/fpm/traffic"
 	"superd/release"
 )
 
@@ -38,6 +39,8 @@ type Status struct {
 	Idle     int       `json:"idle"`           // likewise
 	Queue    int       `json:"queue"`          // connections that wait; -1: not known
 	Last     string    `json:"last,omitempty"` // how the master before ended
+
+	Traffic traffic.Counts `json:"traffic"` // of the last five minutes with any
 }
 
 // Status are all generations that run, the oldest first.
@@ -47,6 +50,7 @@ func (w *Web) Status(ctx context.Context) []Status {
 	default:
 		return nil
 	}
+	w.count()
 	servers := w.all()
 	all := make([]Status, len(servers))
 	var asking sync.WaitGroup
@@ -60,6 +64,7 @@ func (w *Web) Status(ctx context.Context) []Status {
 func (s *server) statusNow(ctx context.Context) Status {
 	p := s.proc.Status()
 	st := Status{Generation: s.generation(), State: Starting, PID: p.PID, Since: p.Since, Restarts: p.Restarts, Active: -1, Idle: -1, Queue: -1}
+	st.Traffic = s.meter().log.Figures().Recent
 	if p.Last != nil {
 		st.Last = p.Last.String()
 	}
@@ -128,7 +133,7 @@ func countWorkers(page []byte) (workers, error) {
 
 // bySignal is what a master writes about a worker that did not end by itself. SIGQUIT,
 // by which it sends idle ones home, it does not write about.
-var bySignal = regexp.MustCompile(`: \[pool (.+)-([0-9]+)(?:\.[0-9]+)?\] child [0-9]+ exited on signal [0-9]+ .*`)
+var bySignal = regexp.MustCompile(`: \[pool (.+)-([0-9]+)(?:\.[0-9]+)?(?:\.private)?\] child [0-9]+ exited on signal [0-9]+ .*`)
 
 // listen tells of workers that crash, from what the masters write, once there is one.
 func (w *Web) listen(ctx context.Context) {
@@ -179,5 +184,6 @@ func (w *Web) heed(line string) {
 	if s == nil {
 		return
 	}
+	s.meter().log.Kill() // it had a request, or had been about to
 	w.o.Tell(Event{Kind: WorkerDied, Generation: s.generation(), Reason: m[0][2:], Lines: s.tail()})
 }

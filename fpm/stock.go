@@ -1,6 +1,7 @@
 package fpm
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"superd/release"
 	"superd/supervisor"
 )
 
@@ -53,8 +55,8 @@ func isBase(name string) bool { return bases.MatchString(name) }
 // takeStock finds out what an earlier superd has left: masters that were adopted get
 // their listeners back, the one that the public path leads to is served on even when
 // its master is dead, and what nobody runs is removed.
-func (w *Web) takeStock() error {
-	for _, dir := range []string{w.o.RunDir, filepath.Dir(w.o.Listen)} {
+func (w *Web) takeStock(ctx context.Context) error {
+	for _, dir := range []string{w.o.RunDir, filepath.Dir(w.link())} {
 		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the web server passes it
 			return fmt.Errorf("make room for sockets: %w", err)
 		}
@@ -62,6 +64,10 @@ func (w *Web) takeStock() error {
 	if err := os.Chmod(w.o.RunDir, 0o711); err != nil { //nolint:gosec // see openDirectory
 		return fmt.Errorf("make room for sockets: %w", err)
 	}
+	if w.address == "" {
+		_ = os.Remove(filepath.Join(w.o.RunDir, servingFile)) // users came by TCP once; it would lie if they did again
+	}
+	w.takePorts(ctx)
 	for _, s := range w.all() {
 		if err := s.reclaim(); err != nil {
 			return err
@@ -70,17 +76,74 @@ func (w *Web) takeStock() error {
 	if err := w.resume(); err != nil {
 		return err
 	}
+	if err := w.settlePorts(); err != nil {
+		return err
+	}
 	w.choose()
 	return w.sweep()
+}
+
+// settlePorts sends users to the server that serves, where superd may have died before
+// it did, and closes addresses that nobody uses.
+func (w *Web) settlePorts() error {
+	var err error
+	if w.live != nil && w.address != "" {
+		err = w.port(w.address).point(w.live.at.Seat)
+	}
+	for _, p := range w.ports {
+		err = errors.Join(err, p.free(door))
+	}
+	return err
+}
+
+// takePorts takes back the addresses of TCP that are in use. Where the seats are not
+// as they should be, nobody knows where connections go: all of it is made anew, and
+// who waits there has to ask again. That takes a keeper that has lost its sockets.
+func (w *Web) takePorts(ctx context.Context) {
+	inUse := map[string]bool{}
+	for _, name := range w.o.Children.HeldNames() {
+		if rest, ok := strings.CutPrefix(name, portNames(w.o.App)); ok {
+			address, _, _ := strings.Cut(rest, "/")
+			inUse[address] = true
+		}
+	}
+	for _, s := range w.all() {
+		inUse[s.at.Address] = true
+	}
+	for address := range inUse {
+		if _, ok := tcp(address); !ok {
+			continue
+		}
+		p := w.port(address)
+		if err := p.adopt(); err != nil {
+			err = errors.Join(err, w.endAll(ctx, address), p.abandon())
+			w.tell(Note, release.Generation{}, fmt.Errorf("the listeners of %s are new: %w", address, err), nil)
+		}
+	}
+}
+
+// endAll kills the masters whose users come to address, with their workers, and waits
+// until they are gone: only then can the address be another's.
+func (w *Web) endAll(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("took longer than 10s"))
+	defer cancel()
+	var errs []error
+	for _, s := range w.all() {
+		if s.at.Address != address {
+			continue
+		}
+		for _, c := range append(s.spare, s.adopted) {
+			errs = append(errs, c.KillTree(ctx))
+		}
+		s.at.Seat = noSeat
+	}
+	return errors.Join(errs...)
 }
 
 // reclaim takes back the listeners of an adopted master. Should that not be possible
 // it gets new ones, and a new master: users come before explanations.
 func (s *server) reclaim() error {
-	var errs [2]error
-	s.web, errs[0] = s.borrow("web", s.at.socket(), 3)
-	s.status, errs[1] = s.borrow("status", s.at.statusSocket(), 4)
-	if err := errors.Join(errs[:]...); err != nil {
+	if err := s.takeBack(); err != nil {
 		if err := s.replaceListeners(); err != nil {
 			return err
 		}
@@ -94,6 +157,25 @@ func (s *server) reclaim() error {
 		}
 	}
 	return nil
+}
+
+// noSeat is that of a server whose users do not come by TCP, or whose seat is lost.
+const noSeat = 0
+
+func (s *server) takeBack() error {
+	var errs [3]error
+	s.status, errs[0] = s.borrow("status", s.at.statusSocket(), 4)
+	switch {
+	case s.at.Address == "":
+		s.web, errs[1] = s.borrow("web", s.at.socket(), 3)
+		return errors.Join(errs[:]...)
+	case s.at.Seat == noSeat:
+		errs[1] = s.sit()
+	default:
+		s.web, errs[1] = s.owner.port(s.at.Address).claim(s.at.Seat)
+	}
+	s.private, errs[2] = s.borrow("web", s.at.socket(), 5)
+	return errors.Join(errs[:]...)
 }
 
 // borrow is a listener from the keeper, or from the master, which has it as fd.
@@ -118,8 +200,8 @@ func (s *server) borrow(name, path string, fd int) (*Listener, error) {
 	return l, nil
 }
 
-func (s *server) replaceListeners() (err error) {
-	for _, l := range []*Listener{s.web, s.status} {
+func (s *server) replaceListeners() error {
+	for _, l := range []*Listener{s.own(), s.status} {
 		if l != nil {
 			_ = l.Close() // half of a pair
 		}
@@ -132,13 +214,10 @@ func (s *server) replaceListeners() (err error) {
 			return err
 		}
 	}
-	if s.web, err = s.open(s.at.socket(), "web"); err != nil {
+	if err := s.openAll(); err != nil {
 		return err
 	}
-	if s.status, err = s.open(s.at.statusSocket(), "status"); err != nil {
-		return err
-	}
-	if home, ok := s.owner.published(); ok && home == s.at.Home {
+	if home, ok := s.owner.published(); ok && home == s.at.Home && s.at.Address == "" {
 		return s.web.admit(s.owner.o.Access)
 	}
 	return nil
@@ -152,25 +231,33 @@ func (w *Web) resume() error {
 		return nil
 	}
 	for _, s := range w.all() {
-		if s.at.Home == home {
+		if s.at.Home == home && s.at.Address == w.address {
 			w.live = s
 			return nil
 		}
 	}
 	at, err := readPlace(home)
-	if err != nil || at.App != w.o.App {
+	if err != nil || at.App != w.o.App || at.Address != w.address || w.taken(at.Base) {
 		return nil //nolint:nilerr // nothing that could be gone on with; Promote begins anew
 	}
-	web, ok := w.o.Children.Held(w.held(at.Base, "web"))
+	own, ok := w.o.Children.Held(w.held(at.Base, "web"))
 	if !ok {
 		return nil
 	}
 	status, ok := w.o.Children.Held(w.held(at.Base, "status"))
 	if !ok {
-		return web.Close()
+		return own.Close()
 	}
 	s := newServer(w, at)
-	s.web, s.status = inherit(at.socket(), web), inherit(at.statusSocket(), status)
+	s.status = inherit(at.statusSocket(), status)
+	if at.Address == "" {
+		s.web = inherit(at.socket(), own)
+	} else {
+		s.private = inherit(at.socket(), own)
+		if s.web, err = w.port(at.Address).claim(at.Seat); err != nil {
+			return errors.Join(own.Close(), status.Close()) // made anew, as above
+		}
+	}
 	w.servers, w.live = append(w.servers, s), s
 	return nil
 }

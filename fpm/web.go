@@ -35,8 +35,8 @@ const (
 type Options struct {
 	App      string
 	RunDir   string // of this app alone; it is made. Who connects to Listen must be able to pass it
-	Listen   string // the public path; it must not be a directory
-	Access   Access // who may connect to Listen
+	Listen   string // the public path, which must not be a directory; or a TCP address such as 127.0.0.1:9000
+	Access   Access // who may connect to Listen when it is a path
 	Backlog  int
 	Handoff  Handoff
 	Drain    time.Duration // how long a generation that is retired may take to finish its requests
@@ -76,18 +76,27 @@ type Web struct {
 	ending chan struct{} // closed when Run lets go: nothing new is begun
 	jobs   chan func(context.Context)
 
+	address string // Listen when it is one of TCP
+
 	written chan struct{} // closed when the first master has come up
 	write   sync.Once
+
+	meters meters
 
 	mu      sync.Mutex
 	servers []*server // the oldest first
 	live    *server   // what the public path leads to
+	ports   map[string]*port
 }
 
 // New makes the web side of an app. Adopt what an earlier superd has left, then Run it.
 func New(o Options) *Web {
+	address := ""
+	if at, ok := tcp(o.Listen); ok {
+		address = at.String()
+	}
 	return &Web{
-		o: o, turn: make(chan struct{}, 1),
+		o: o, address: address, ports: make(map[string]*port), turn: make(chan struct{}, 1),
 		begun: make(chan struct{}), ending: make(chan struct{}), jobs: make(chan func(context.Context)),
 		written: make(chan struct{}),
 	}
@@ -102,12 +111,13 @@ func (w *Web) Run(ctx context.Context) error {
 	var jobs sync.WaitGroup
 	defer jobs.Wait()
 	defer close(w.ending)
-	if err := w.takeStock(); err != nil {
+	if err := w.takeStock(ctx); err != nil {
 		return err
 	}
 	if w.o.Lines != nil {
 		jobs.Go(func() { w.listen(ctx) })
 	}
+	jobs.Go(func() { w.keepCounting(ctx) })
 	for _, s := range w.all() {
 		jobs.Go(func() { s.run(ctx) })
 		if s.isLeaving() {
@@ -125,8 +135,43 @@ func (w *Web) Run(ctx context.Context) error {
 			jobs.Go(func() { job(ctx) })
 		case <-lost.C:
 			w.republish()
+			w.rescue(ctx, &jobs)
 		}
 	}
+}
+
+// rescue hands those on who came to a seat of nobody: see port.late.
+func (w *Web) rescue(ctx context.Context, jobs *sync.WaitGroup) {
+	live := w.serving()
+	if live == nil || live.at.Address == "" {
+		return
+	}
+	p := w.port(live.at.Address)
+	seat, l, ok := p.late()
+	if !ok {
+		return
+	}
+	jobs.Go(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.o.Drain) // superd's end waits for the answers
+		defer cancel()
+		err := w.hand(ctx, l, live)
+		if err = errors.Join(err, p.free(seat)); err != nil {
+			w.tell(Note, live.generation(), err, nil)
+		}
+	})
+}
+
+// port is the one at address, which must be one of TCP.
+func (w *Web) port(address string) *port {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p, ok := w.ports[address]
+	if !ok {
+		at, _ := tcp(address) // New or an earlier one has seen that it is
+		p = newPort(w.o.App, at, w.o.Backlog, w.o.Children)
+		w.ports[address] = p
+	}
+	return p
 }
 
 var errEnding = errors.New("superd is ending")
@@ -198,11 +243,26 @@ func (w *Web) Promote(ctx context.Context, g release.Generation) error {
 		if s, err = w.up(ctx, g); err == nil {
 			err = w.publish(s)
 		}
+		if err == nil {
+			err = w.supersede(s)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("promote %s: %w", g, err)
 	}
 	return nil
+}
+
+// supersede lets go of a server of the same generation that users reached at another
+// address, before the configuration had this one.
+func (w *Web) supersede(s *server) error {
+	var errs []error
+	for _, other := range w.all() {
+		if other.generation() == s.generation() && other.at.Address != s.at.Address && !other.isLeaving() {
+			errs = append(errs, other.retire())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Retire lets g finish what it has and then end, in the background. It refuses the
@@ -323,6 +383,9 @@ func (w *Web) up(ctx context.Context, g release.Generation) (*server, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	if s != nil && s.at.Address != w.address {
+		s = nil // users no longer come to where it listens
+	}
 	if s == nil {
 		return w.begin(ctx, w.place(g))
 	}
@@ -365,14 +428,15 @@ func (w *Web) place(g release.Generation) place {
 	for life := 1; w.taken(base); life++ {
 		base = fmt.Sprintf("%d-%d", g.Number, life)
 	}
-	return place{Generation: g, App: w.o.App, Base: base, Home: filepath.Join(w.o.RunDir, base)}
+	return place{Generation: g, App: w.o.App, Base: base, Home: filepath.Join(w.o.RunDir, base), Address: w.address}
 }
 
 func (w *Web) taken(base string) bool {
 	return slices.ContainsFunc(w.all(), func(s *server) bool { return s.at.Base == base })
 }
 
-// Socket is the private path of g's listener, "" when g does not run.
+// Socket is a private path to g's workers, "" when g does not run. Where users come
+// by TCP it leads to a few that only superd reaches.
 func (w *Web) Socket(g release.Generation) string {
 	if s := w.find(g); s != nil && s.generation() == g && s.proc.Child() != nil {
 		return s.at.socket()
