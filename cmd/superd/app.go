@@ -252,6 +252,7 @@ func (a *app) site() check.Site {
 	}
 	if a.fpm != nil {
 		s.DocumentRoot, s.Socket = a.cfg.FPM.DocumentRoot, a.fpm.Socket
+		s.Alone = fpm.Handoff(a.cfg.FPM.Handoff) == fpm.Reload
 	}
 	return s
 }
