@@ -97,7 +97,7 @@ func (r *rig) pool(name string, processes int) workers.Pool {
 			}
 			return supervisor.Spec{
 				Argv: []string{r.exe}, Dir: g.Dir, Umask: 0o022,
-				Env: append(m.env(), "PATH=/usr/bin:/bin", "LEDGER="+r.file("ledger"), "NOTIFY_SOCKET="+r.file("notify"),
+				Env: append(m.env(), "PATH=/usr/bin:/bin", "GORACE=atexit_sleep_ms=0", "LEDGER="+r.file("ledger"), "NOTIFY_SOCKET="+r.file("notify"),
 					fmt.Sprintf("WHO=%s:%d@%d", name, slot, g.Number)),
 			}, r.err[g.Number]
 		},
