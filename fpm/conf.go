@@ -124,11 +124,15 @@ func (r rendering) conf(dir string) ([]string, error) {
 	}
 	lines, err := r.section(dir, r.at.section(), r.pool, "listen = "+cmp.Or(r.at.Address, r.at.key("web")),
 		"pm.status_path = "+statusPath, "pm.status_listen = "+r.at.key("status"))
+	if err != nil {
+		return nil, err
+	}
+	access, err := r.access(dir)
 	if err != nil || r.at.Address == "" {
-		return append(out, lines...), err
+		return slices.Concat(out, lines, access), err
 	}
 	more, err := r.section(dir, r.at.section()+privateSuffix, r.pool.few(), "listen = "+r.at.key("private"))
-	return slices.Concat(out, lines, more), err
+	return slices.Concat(out, lines, access, more), err
 }
 
 // privateSuffix is what the second pool is called after the first. All who come by TCP
@@ -160,7 +164,7 @@ func (r rendering) section(dir, name string, p Pool, own ...string) ([]string, e
 	out = append(out, "ping.path = "+pingPath,
 		"catch_workers_output = yes", "decorate_workers_output = no", "clear_env = yes")
 	out = append(out, p.manager()...)
-	for _, more := range []func(string) ([]string, error){r.access, r.who, r.env, r.values} {
+	for _, more := range []func(string) ([]string, error){r.who, r.env, r.values} {
 		lines, err := more(dir)
 		if err != nil {
 			return nil, err

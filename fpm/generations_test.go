@@ -23,7 +23,10 @@ import (
 
 func TestSwitchesLoseNothingUnderLoad(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, switchesLoseNothingUnderLoad)
+}
+
+func switchesLoseNothingUnderLoad(t *testing.T, s *shop) {
 	l := s.superd()
 	l.serve(s.generation(1))
 	load := s.load()
@@ -73,7 +76,10 @@ func TestSwitchesLoseNothingWithAnyManager(t *testing.T) {
 
 func TestSwitchesLoseNothingAtSaturation(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, switchesLoseNothingAtSaturation)
+}
+
+func switchesLoseNothingAtSaturation(t *testing.T, s *shop) {
 	l := s.superd()
 	l.serve(s.generation(1))
 	load := s.load()
@@ -96,7 +102,10 @@ func TestSwitchesLoseNothingAtSaturation(t *testing.T) {
 
 func TestDeadMasterIsReplacedAndItsQueueIsKept(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, deadMasterIsReplacedAndItsQueueIsKept)
+}
+
+func deadMasterIsReplacedAndItsQueueIsKept(t *testing.T, s *shop) {
 	l := s.superd()
 	g := s.generation(1)
 	l.serve(g)
@@ -186,7 +195,10 @@ func TestCrashLoopingMasterIsToldAndComesBack(t *testing.T) {
 // answered by the one that serves.
 func TestQueueOfADeadGenerationIsHandedOn(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, queueOfADeadGenerationIsHandedOn)
+}
+
+func queueOfADeadGenerationIsHandedOn(t *testing.T, s *shop) {
 	extra := filepath.Join(s.dir, "extra.conf")
 	write := func(text string) {
 		if err := os.WriteFile(extra, []byte(text), 0o600); err != nil {
@@ -227,7 +239,10 @@ func TestQueueOfADeadGenerationIsHandedOn(t *testing.T) {
 // replaced with the one it had.
 func TestMasterIsReplacedWithWhatItHad(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, masterIsReplacedWithWhatItHad)
+}
+
+func masterIsReplacedWithWhatItHad(t *testing.T, s *shop) {
 	first := s.superd()
 	g := s.generation(1)
 	first.serve(g)
@@ -247,7 +262,10 @@ func TestMasterIsReplacedWithWhatItHad(t *testing.T) {
 
 func TestDeadWorkerIsTold(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, deadWorkerIsTold)
+}
+
+func deadWorkerIsTold(t *testing.T, s *shop) {
 	l := s.superd()
 	l.serve(s.generation(2))
 	if _, err := s.get("crash"); err == nil {
@@ -261,7 +279,10 @@ func TestDeadWorkerIsTold(t *testing.T) {
 
 func TestNextSuperdGoesOn(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, nextSuperdGoesOn)
+}
+
+func nextSuperdGoesOn(t *testing.T, s *shop) {
 	first := s.superd()
 	g1, g2, g3 := s.generation(1), s.generation(2), s.generation(3)
 	first.serve(g1)
@@ -303,7 +324,10 @@ func TestNextSuperdGoesOn(t *testing.T) {
 // A queue outlives a master that dies together with superd.
 func TestMasterAndSuperdDieTogether(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, masterAndSuperdDieTogether)
+}
+
+func masterAndSuperdDieTogether(t *testing.T, s *shop) {
 	first := s.superd()
 	g := s.generation(1)
 	first.serve(g)
@@ -449,7 +473,10 @@ func TestRetire(t *testing.T) {
 
 func TestRetireGoesOnInTheNextSuperd(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, retireGoesOnInTheNextSuperd)
+}
+
+func retireGoesOnInTheNextSuperd(t *testing.T, s *shop) {
 	first := s.superd()
 	g1, g2 := s.generation(1), s.generation(2)
 	first.serve(g1)
@@ -480,7 +507,10 @@ func TestRetireGoesOnInTheNextSuperd(t *testing.T) {
 // Users may be sent back to a generation that was told to leave a moment ago.
 func TestPromoteKeepsWhatIsLeaving(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, promoteKeepsWhatIsLeaving)
+}
+
+func promoteKeepsWhatIsLeaving(t *testing.T, s *shop) {
 	l := s.superd()
 	g1, g2 := s.generation(1), s.generation(2)
 	l.serve(g1)
@@ -575,7 +605,10 @@ func TestStartEndsWithItsContext(t *testing.T) {
 
 func TestRestartLosesNothing(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, restartLosesNothing)
+}
+
+func restartLosesNothing(t *testing.T, s *shop) {
 	l := s.superd()
 	g := s.generation(1)
 	if err := l.Restart(t.Context()); err == nil {
@@ -602,7 +635,10 @@ func TestRestartLosesNothing(t *testing.T) {
 // A superd that dies in a restart leaves two masters of one generation.
 func TestRestartCutShort(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, restartCutShort)
+}
+
+func restartCutShort(t *testing.T, s *shop) {
 	first := s.superd()
 	g := s.generation(1)
 	first.serve(g)
@@ -620,7 +656,10 @@ func TestRestartCutShort(t *testing.T) {
 
 func TestStopAnswersWhoIsIn(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, stopAnswersWhoIsIn)
+}
+
+func stopAnswersWhoIsIn(t *testing.T, s *shop) {
 	l := s.superd()
 	l.serve(s.generation(1))
 	l.must("start", l.Start(t.Context(), s.generation(2)))
@@ -641,7 +680,7 @@ func TestStopAnswersWhoIsIn(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if exists(s.public()) || len(l.Status(t.Context())) != 0 || len(l.children.Living()) != 0 {
+	if s.open() || len(l.Status(t.Context())) != 0 || len(l.children.Living()) != 0 {
 		t.Errorf("left: %+v", l.Status(t.Context()))
 	}
 	l.end()
@@ -657,7 +696,10 @@ func TestStopAnswersWhoIsIn(t *testing.T) {
 
 func TestStopEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, stopEndsWithItsContext)
+}
+
+func stopEndsWithItsContext(t *testing.T, s *shop) {
 	l := s.superd()
 	l.serve(s.generation(1))
 	go func() { _, _ = s.get("spin") }()
@@ -843,7 +885,7 @@ func TestTwoAppsDoNotMix(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- two.Run(ctx) }()
 	two.serve(s.generation(2))
-	a, err := get(t.Context(), o.Listen, filepath.Join(s.generation(2).Dir, "public"), "")
+	a, err := get(t.Context(), "unix", o.Listen, filepath.Join(s.generation(2).Dir, "public"), "")
 	if b, err2 := s.get(""); err != nil || err2 != nil || a.Self != "r2" || b.Self != "r1" {
 		t.Errorf("%q %v, %q %v", a.Self, err, b.Self, err2)
 	}
@@ -865,7 +907,10 @@ func TestTwoAppsDoNotMix(t *testing.T) {
 // Before users come, nobody but superd: the status page does not hold a candidate up.
 func TestStatusAnswersWhileAllAreBusy(t *testing.T) {
 	t.Parallel()
-	s := newShop(t)
+	everyWay(t, statusAnswersWhileAllAreBusy)
+}
+
+func statusAnswersWhileAllAreBusy(t *testing.T, s *shop) {
 	l := s.superd()
 	g := s.generation(1)
 	l.serve(g)

@@ -6,8 +6,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,15 +20,23 @@ import (
 	"superd/supervisor"
 )
 
-// freeAddress is one of loopback that nobody listened at a moment ago.
+var lastPort atomic.Int32
+
+// freeAddress is one of loopback that nobody listened at a moment ago. Its port is not
+// one of those that the kernel gives to clients.
 func freeAddress(t testing.TB, host string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		number := 12000 + (os.Getpid()*31+int(lastPort.Add(1)))%20000
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(number)))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 func portAt(t *testing.T, l *life, address string) *port {

@@ -1,11 +1,13 @@
 package fpm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,10 +27,11 @@ import (
 
 // A shop is an app with releases, a keeper, and one superd after the other.
 type shop struct {
-	t      testing.TB
-	dir    string
-	keeper *keepertest.Keeper
-	change func(*Options, *Pool) // what a test wants different
+	t       testing.TB
+	dir     string
+	keeper  *keepertest.Keeper
+	address string                // where users come by TCP
+	change  func(*Options, *Pool) // what a test wants different
 
 	mu     sync.Mutex
 	events []Event
@@ -85,6 +88,42 @@ func (s *shop) generation(n uint64) release.Generation {
 
 func (s *shop) public() string { return filepath.Join(s.dir, "run", "fpm.sock") }
 
+// listen is where users come.
+func (s *shop) listen() string { return cmp.Or(s.address, s.public()) }
+
+func (s *shop) network() string {
+	if s.address != "" {
+		return "tcp"
+	}
+	return "unix"
+}
+
+// open tells whether users get in.
+func (s *shop) open() bool {
+	c, err := net.Dial(s.network(), s.listen())
+	if err == nil {
+		_ = c.Close()
+	}
+	return err == nil
+}
+
+// everyWay tells a story of users who come by a unix socket, and by TCP.
+func everyWay(t *testing.T, story func(*testing.T, *shop)) {
+	for name, host := range map[string]string{"unix": "", "IPv4": "127.0.0.1", "IPv6": "::1"} {
+		if name == "IPv6" && t.Name() != "TestSwitchesLoseNothingUnderLoad" && t.Name() != "TestMasterAndSuperdDieTogether" {
+			continue // the other stories know no difference
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t)
+			if host != "" {
+				s.address = freeAddress(t, host)
+			}
+			story(t, s)
+		})
+	}
+}
+
 func (s *shop) tell(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,7 +174,7 @@ func (s *shop) superd() *life {
 		t.Fatal(err)
 	}
 	o := Options{
-		App: "shop", RunDir: filepath.Join(s.dir, "run"), Listen: s.public(), Access: access, Backlog: 1024,
+		App: "shop", RunDir: filepath.Join(s.dir, "run"), Listen: s.listen(), Access: access, Backlog: 1024,
 		Handoff: Parallel, Drain: 20 * time.Second, Output: "shop/fpm.log", Children: children, Log: log, Tell: s.tell,
 		Lines: func(ctx context.Context) (<-chan string, error) { return follow(ctx, out, "shop/fpm") },
 	}
@@ -266,10 +305,10 @@ type reply struct {
 }
 
 // get asks through a socket, as a web server with the document root of dir would.
-func get(ctx context.Context, socket, dir, query string) (reply, error) {
+func get(ctx context.Context, network, socket, dir, query string) (reply, error) {
 	params := fastcgi.Script(dir, "index.php", "/index.php?"+query, http.MethodGet, "")
 	var a reply
-	r, err := fastcgi.Do(ctx, "unix", socket, fastcgi.Request{Params: params})
+	r, err := fastcgi.Do(ctx, network, socket, fastcgi.Request{Params: params})
 	if err != nil {
 		return a, err
 	}
@@ -285,7 +324,7 @@ func get(ctx context.Context, socket, dir, query string) (reply, error) {
 func (s *shop) get(query string) (reply, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return get(ctx, s.public(), filepath.Join(s.dir, "releases/r1/public"), query)
+	return get(ctx, s.network(), s.listen(), filepath.Join(s.dir, "releases/r1/public"), query)
 }
 
 // A load is users who ask through the public path.
