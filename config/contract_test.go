@@ -40,7 +40,7 @@ func TestContractLoads(t *testing.T) {
 		told = append(told, w.Key)
 	}
 	want := []string{
-		"app.shop.switch.follow_link", "app.shop.switch.settle", "app.shop.switch.max_error_rate", "app.shop.switch.min_requests",
+		"app.shop.switch.follow_link", "app.shop.switch.settle",
 		"app.shop.worker.emails.max_memory", "app.shop.worker.emails.max_age",
 	}
 	if diff := cmp.Diff(want, told); diff != "" {
@@ -169,7 +169,7 @@ command = ["php", "artisan", "queue:work", "redis", "--queue=emails"]
 	check := &app.Checks[0]
 	check.Name, check.Path, check.Headers = "check-1", "/", nil
 	// Without effect in this version: off, lest someone rely on them.
-	app.Switch.FollowLink, app.Switch.MaxErrorRate = false, 0
+	app.Switch.FollowLink = false
 	if diff := cmp.Diff(want, small); diff != "" {
 		t.Error(diff)
 	}

@@ -31,6 +31,7 @@ func newApp(name string) App {
 			MaxFailures:      2,
 			ProgressDeadline: 5 * time.Minute,
 			KeepReleases:     5,
+			MaxErrorRate:     0.05,
 			MinRequests:      20,
 		},
 	}

@@ -82,8 +82,8 @@ func switchKeys(s *Switch) []key {
 		{name: "required", kind: inside{into: &s.Required, want: `an array of files inside the release, such as ["vendor/autoload.php"]`}},
 		{name: "before", kind: section{func() []key { s.Before = newHook(); return hookKeys(s.Before) }}},
 		{name: "after", kind: section{func() []key { s.After = newHook(); return hookKeys(s.After) }}},
-		{name: "max_error_rate", kind: fraction{&s.MaxErrorRate}, later: true},
-		{name: "min_requests", kind: number{&s.MinRequests, 0, maxCount}, later: true},
+		{name: "max_error_rate", kind: fraction{&s.MaxErrorRate}},
+		{name: "min_requests", kind: number{&s.MinRequests, 0, maxCount}},
 	}
 }
 

@@ -279,7 +279,8 @@ func exampleStatus() *Status {
 		Apps: []AppStatus{{
 			Name: "shop", State: AppSwitching, Live: &r42, Previous: &r41, Switch: &SwitchStatus{Record: going, Since: at(0, 9)},
 			FPM: &FPMStatus{Name: "shop/fpm", Listen: "/run/superd/shop/fpm.sock", Generations: []GenerationStatus{
-				{Generation: r42, State: "live", PID: 5120, Since: at(0, 1), Active: 3, Idle: 13, Memory: 188743680, CPU: 21.5},
+				{Generation: r42, State: "live", PID: 5120, Since: at(0, 1), Active: 3, Idle: 13, Memory: 188743680, CPU: 21.5,
+					Traffic: &TrafficStatus{Requests: 1200, Failed: 3, ErrorShare: 0.0025, P50: 0.011, P95: 0.19}},
 				{Generation: r41, State: "parked", PID: 4002, Since: at(0, 0).AddDate(0, 0, -1), Idle: 16, Memory: 201326592},
 			}},
 			Pools: []PoolStatus{{Name: "shop/emails", Wanted: 2, Running: 1, Draining: 1, Workers: []ProcessStatus{

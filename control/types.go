@@ -77,6 +77,18 @@ type GenerationStatus struct {
 	Queue    int       `json:"queue"` // connections that wait for a child
 	Memory   uint64    `json:"memory,omitempty"`
 	CPU      float64   `json:"cpu,omitempty"`
+
+	Traffic *TrafficStatus `json:"traffic,omitempty"` // absent: nobody has asked it anything yet
+}
+
+// TrafficStatus is how users of a generation fared in its last five minutes that had
+// any.
+type TrafficStatus struct {
+	Requests   uint64  `json:"requests"`
+	Failed     uint64  `json:"failed"`      // status 500 and more, or the child was ended by a signal
+	ErrorShare float64 `json:"error_share"` // from 0 to 1
+	P50        float64 `json:"p50"`         // seconds within which half of them were answered
+	P95        float64 `json:"p95"`         // and all but a twentieth
 }
 
 // PoolStatus is one pool of workers.

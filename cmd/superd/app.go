@@ -62,7 +62,10 @@ func (d *daemon) newApp(cfg *config.App) (*app, error) {
 		App: a.name, Pools: a.pools(), Children: d.children, Log: d.log, MaxFailures: cfg.Switch.MaxFailures, Tell: a.heardWorkers, Progress: a.rotated,
 	})
 	site := a.site()
-	a.watcher = check.NewWatcher(site, a.checks(), check.WatchOptions{For: cfg.Switch.Watch, MaxFailures: cfg.Switch.MaxFailures})
+	a.watcher = check.NewWatcher(site, a.checks(), check.WatchOptions{
+		For: cfg.Switch.Watch, MaxFailures: cfg.Switch.MaxFailures,
+		MaxErrorRate: cfg.Switch.MaxErrorRate, MinRequests: cfg.Switch.MinRequests,
+	})
 	tree, err := a.tree()
 	if err != nil {
 		return nil, err
@@ -251,7 +254,7 @@ func (a *app) site() check.Site {
 		Progress: a.progress,
 	}
 	if a.fpm != nil {
-		s.DocumentRoot, s.Socket = a.cfg.FPM.DocumentRoot, a.fpm.Socket
+		s.DocumentRoot, s.Socket, s.Traffic = a.cfg.FPM.DocumentRoot, a.fpm.Socket, a.fpm.Traffic
 		s.Alone = fpm.Handoff(a.cfg.FPM.Handoff) == fpm.Reload
 	}
 	return s

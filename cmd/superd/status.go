@@ -8,6 +8,7 @@ import (
 
 	"superd/control"
 	"superd/fpm"
+	"superd/fpm/traffic"
 	"superd/release"
 	"superd/workers"
 )
@@ -85,11 +86,21 @@ func (a *app) webStatus(ctx context.Context, s *control.AppStatus, shot release.
 		}
 		s.FPM.Generations = append(s.FPM.Generations, control.GenerationStatus{
 			Generation: g.Generation, State: state, PID: g.PID, Since: g.Since, Restarts: g.Restarts,
-			Active: max(g.Active, 0), Idle: max(g.Idle, 0), Queue: max(g.Queue, 0),
+			Active: max(g.Active, 0), Idle: max(g.Idle, 0), Queue: max(g.Queue, 0), Traffic: trafficStatus(&g.Traffic),
 		})
 	}
 	if !serves && !shot.Live.IsZero() && !shot.Settling && !a.webDown.Load() {
 		s.Problems = append(s.Problems, name+" does not serve")
+	}
+}
+
+func trafficStatus(c *traffic.Counts) *control.TrafficStatus {
+	if c.Requests() == 0 {
+		return nil
+	}
+	return &control.TrafficStatus{
+		Requests: c.Requests(), Failed: c.Failed(), ErrorShare: c.ErrorShare(),
+		P50: c.Quantile(0.5).Seconds(), P95: c.Quantile(0.95).Seconds(),
 	}
 }
 

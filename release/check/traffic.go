@@ -21,12 +21,14 @@ const (
 	// are coarse: ten times is found for certain, seven times never is.
 	slowerBy = 8
 	slowFrom = 100 * time.Millisecond // what takes less is not slow, whatever it was before
+	warming  = 4 * time.Second        // before that everybody is slow: caches are cold
 )
 
 // A jury judges the answers of a live generation while it is watched.
 type jury struct {
 	*Watcher
 	of, other release.Generation
+	began     time.Time
 	start     traffic.Counts // of the one, when it began
 	before    traffic.Counts // the last minutes of the other
 	past      []sample       // of the one, the last ones
@@ -47,12 +49,12 @@ type window struct {
 // newJury begins to look at g. Where there are no figures, or none are asked for, it
 // never says anything.
 func (w *Watcher) newJury(g release.Generation) *jury {
-	j := &jury{Watcher: w, of: g, other: w.against(g)}
+	j := &jury{Watcher: w, of: g, other: w.against(g), began: time.Now()}
 	if !j.judges() {
 		return j
 	}
 	j.start = w.Traffic(g).Total
-	j.past = []sample{{time.Now(), j.start}}
+	j.past = []sample{{j.began, j.start}}
 	if !j.other.IsZero() {
 		j.before = w.Traffic(j.other).Recent
 	}
@@ -115,7 +117,7 @@ func (j *jury) failing(win *window) error {
 
 // slow is the failure when requests take many times as long as before.
 func (j *jury) slow(win *window) error {
-	if !j.enough(win.Answers) || !j.enough(j.before.Answers) || win.Quantile(0.95) < slowFrom {
+	if time.Since(j.began) < warming || !j.enough(win.Answers) || !j.enough(j.before.Answers) || win.Quantile(0.95) < slowFrom {
 		return nil
 	}
 	for _, part := range []float64{0.5, 0.95} {
