@@ -117,9 +117,12 @@ func TestConfigurationChanged(t *testing.T) {
 			t.Errorf("%s was cut in its job", l.who)
 		}
 	}
-	if n := len(s.Status()); n != 1 {
-		t.Errorf("%d pools, want 1", n)
-	}
+	r.soon("the pool is forgotten", func() string {
+		if n := len(s.Status()); n != 1 {
+			return fmt.Sprintf("%d pools", n)
+		}
+		return ""
+	})
 	r.toldOnce()
 }
 
