@@ -79,7 +79,8 @@ type App struct {
 type Switch struct {
 	Watch            time.Duration
 	FollowLink       bool
-	Settle           time.Duration
+	Settle           time.Duration // how long the link must be quiet
+	MissingGrace     time.Duration // how long the link may lead nowhere before it goes back
 	AutoRollback     bool
 	MaxFailures      int
 	ProgressDeadline time.Duration

@@ -40,7 +40,6 @@ func TestContractLoads(t *testing.T) {
 		told = append(told, w.Key)
 	}
 	want := []string{
-		"app.shop.switch.follow_link", "app.shop.switch.settle",
 		"app.shop.worker.emails.max_memory", "app.shop.worker.emails.max_age",
 	}
 	if diff := cmp.Diff(want, told); diff != "" {
@@ -168,8 +167,6 @@ command = ["php", "artisan", "queue:work", "redis", "--queue=emails"]
 	worker.Env, worker.Limits = nil, nil
 	check := &app.Checks[0]
 	check.Name, check.Path, check.Headers = "check-1", "/", nil
-	// Without effect in this version: off, lest someone rely on them.
-	app.Switch.FollowLink = false
 	if diff := cmp.Diff(want, small); diff != "" {
 		t.Error(diff)
 	}

@@ -26,7 +26,9 @@ func newApp(name string) App {
 		Current:  "current",
 		Switch: Switch{
 			Watch:            30 * time.Second,
+			FollowLink:       true,
 			Settle:           2 * time.Second,
+			MissingGrace:     30 * time.Second,
 			AutoRollback:     true,
 			MaxFailures:      2,
 			ProgressDeadline: 5 * time.Minute,

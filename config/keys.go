@@ -73,8 +73,9 @@ func appKeys(a *App) []key {
 func switchKeys(s *Switch) []key {
 	return []key{
 		{name: "watch", kind: duration{into: &s.Watch}},
-		{name: "follow_link", kind: flag{&s.FollowLink}, later: true},
-		{name: "settle", kind: duration{into: &s.Settle}, later: true},
+		{name: "follow_link", kind: flag{&s.FollowLink}},
+		{name: "settle", kind: duration{into: &s.Settle}},
+		{name: "missing_grace", kind: duration{into: &s.MissingGrace}},
 		{name: "auto_rollback", kind: flag{&s.AutoRollback}},
 		{name: "max_failures", kind: number{&s.MaxFailures, 0, maxCount}},
 		{name: "progress_deadline", kind: duration{into: &s.ProgressDeadline, positive: true}},

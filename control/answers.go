@@ -92,8 +92,11 @@ func (q *request) switchTo() error {
 	if err := q.take(&body); err != nil {
 		return err
 	}
-	if body.Release == "" {
+	switch {
+	case body.Release == "" && !body.Adopt:
 		return &Error{Kind: Usage, Message: "release is missing", Hint: `name one, "latest" or "previous"`}
+	case body.Adopt && (body.Restart || body.DryRun):
+		return &Error{Kind: Usage, Message: "adopt goes together with neither restart nor dry_run"}
 	}
 	if body.DryRun {
 		return q.dryRun(body)

@@ -141,7 +141,8 @@ type HistoryEntry struct {
 
 // SwitchRequest is the body of POST /v1/apps/{app}/switch.
 type SwitchRequest struct {
-	Release  string   `json:"release"`             // a name, a path, "latest" or "previous"
+	Release  string   `json:"release,omitempty"`   // a name, a path, "latest" or "previous"; with Adopt it may be left out
+	Adopt    bool     `json:"adopt,omitempty"`     // the link leads to it already: begin that switch, or join it
 	Wait     bool     `json:"wait,omitempty"`      // answer with the events of the switch, to its end
 	LockWait Duration `json:"lock_wait,omitempty"` // for a switch that is going on to end
 	Restart  bool     `json:"restart,omitempty"`   // even if it is live already

@@ -18,6 +18,8 @@ type Request struct {
 	AllowBad bool          // also if it is marked bad
 	LockWait time.Duration // how long to wait for another switch to end
 	By       By
+
+	watched bool // the link leads to Release already
 }
 
 // A turn is a request that waits for the running switch to end. Only the newest
@@ -50,7 +52,7 @@ func (s *Switcher) Begin(ctx context.Context, q Request) (Record, error) {
 		r, ahead, err := s.try(q, mine)
 		if err == nil {
 			begun := r.record
-			s.tell(Event{Kind: "switch.begun", Switch: begun.ID, From: begun.From, To: begun.To, By: q.By})
+			s.tell(Event{Kind: "switch.begun", Switch: begun.ID, From: begun.From, To: begun.To, By: q.By, Reason: begun.why()})
 			s.begun <- r
 			return begun, nil
 		}
@@ -167,7 +169,7 @@ func (s *Switcher) accept(q Request, to Generation, keep bool, before State) (*r
 	r := &running{since: now, goOn: make(chan struct{}, 1), record: Record{
 		ID:   fmt.Sprintf("%s-%d", now.UTC().Format("20060102-150405"), to.Number),
 		Kind: q.Kind, From: s.state.Live, To: to, By: q.By, Started: now, BootID: s.o.BootID,
-		AllowBad: q.AllowBad, Restart: to.Dir == s.state.Live.Dir, NoRollback: keep, Phase: Preparing,
+		Watched: q.watched, AllowBad: q.AllowBad, Restart: to.Dir == s.state.Live.Dir, NoRollback: keep, Phase: Preparing,
 	}}
 	s.current = r
 	if s.giveWay != nil {
@@ -213,7 +215,7 @@ func (s *State) admit(q Request, to Generation) error {
 			Kind: ErrAlreadyLive, Why: s.Live.String() + " is already live",
 			Hint: "--restart rolls all processes on the same release",
 		}
-	case s.Hold != nil && s.Hold.Human && q.Kind != KindRollback:
+	case s.Hold.stops(q):
 		return &Refusal{
 			Kind: ErrHeld, Why: fmt.Sprintf("held by %s since %s: %s", s.Hold.By, s.Hold.Since.Format(time.DateTime), s.Hold.Reason),
 			Hint: "superctl resume; a rollback is possible all the same",

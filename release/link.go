@@ -74,6 +74,8 @@ func (t *Tree) Point(ctx context.Context, was, g Generation) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	t.moving.Lock()
+	defer t.moving.Unlock()
 	text, err := t.read()
 	where := ""
 	if err == nil && text != "" {
@@ -96,6 +98,7 @@ func (t *Tree) Point(ctx context.Context, was, g Generation) error {
 	if err := t.replace(spare, text); err != nil {
 		return err
 	}
+	t.moves, t.put = t.moves+1, g.Dir
 	if err := syncDir(filepath.Dir(t.current())); err != nil {
 		return fmt.Errorf("sync directory of %s: %w", t.current(), err)
 	}

@@ -113,6 +113,14 @@ type Record struct {
 	Seq     uint64     `json:"seq,omitempty"`     // filled by the journal
 }
 
+// why is what made a switch begin, where nobody asked for it.
+func (r Record) why() string {
+	if r.Watched {
+		return "the link leads to it"
+	}
+	return ""
+}
+
 // An Explained error carries the last lines that the failing process wrote.
 type Explained interface {
 	error

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -23,6 +24,12 @@ type stage struct {
 	point string // the failpoint at which superd is killed, once
 	boot  string
 	auto  bool
+
+	watching  *LinkOptions      // nil: the link is not watched
+	currentAt string            // the link; "current"
+	required  []string          // of a release
+	reached   func(name string) // hears of every failpoint; may be nil
+	dead      chan struct{}     // is closed when this superd is killed
 
 	files  []interface{ Close() error }
 	cancel context.CancelFunc
@@ -82,6 +89,23 @@ func (st *stage) up() {
 	st.open()
 	ctx, cancel := context.WithCancel(st.t.Context())
 	st.cancel = cancel
+	dead := make(chan struct{})
+	st.dead = dead
+	if st.watching != nil {
+		w := NewLinkWatch(st.Switcher, *st.watching)
+		st.life.Go(func() {
+			watching, end := context.WithCancel(ctx) // who is killed watches no longer
+			defer end()
+			st.life.Go(func() {
+				select {
+				case <-dead:
+					end()
+				case <-watching.Done():
+				}
+			})
+			_ = w.Run(watching)
+		})
+	}
 	st.life.Go(func() {
 		defer func() {
 			if k := recover(); k != nil {
@@ -89,6 +113,7 @@ func (st *stage) up() {
 					panic(k)
 				}
 				st.died = true
+				close(dead)
 			}
 		}()
 		_ = st.Run(ctx)
@@ -105,7 +130,8 @@ func (st *stage) open() {
 	h, err := OpenHistory(filepath.Join(state, "history.ndjson"))
 	must(st.t, err)
 	st.files = []interface{ Close() error }{j, s}
-	st.tree = &Tree{App: "shop", Root: st.root, Releases: "releases", Current: "current", InUse: st.inUseDirs}
+	st.tree = &Tree{App: "shop", Root: st.root, Releases: "releases", Current: cmp.Or(st.currentAt, "current"), InUse: st.inUseDirs}
+	st.tree.Required = st.required
 	st.tree.Test = func(ctx context.Context, g Generation) error {
 		return st.run(ctx, "prepare", g, func(bool) error { return nil })
 	}
@@ -120,6 +146,9 @@ func (st *stage) open() {
 }
 
 func (st *stage) reach(name string) {
+	if st.reached != nil {
+		st.reached(name)
+	}
 	if name == st.point {
 		st.point = ""
 		panic(killed{name})

@@ -20,6 +20,7 @@ type Snapshot struct {
 
 	Settling bool   // superd has just started, and what was left is not settled yet
 	Degraded string // why the app is not wholly on Live, or was left so; empty: it is well
+	Link     string // what is wrong with the link; empty: nothing
 }
 
 // Snapshot tells how the app stands.
@@ -28,7 +29,7 @@ func (s *Switcher) Snapshot() Snapshot {
 	defer s.mu.Unlock()
 	shot := Snapshot{
 		Live: s.state.Live, Previous: s.state.Previous, Bad: maps.Clone(s.state.Bad),
-		Settling: s.settling, Degraded: s.state.Degraded,
+		Settling: s.settling, Degraded: s.state.Degraded, Link: s.linkWord,
 	}
 	if s.state.Hold != nil {
 		hold := *s.state.Hold

@@ -34,6 +34,13 @@ type Hold struct {
 	Since  time.Time `json:"since"`
 }
 
+// stops tells whether a request has to wait for Resume. A link that somebody moves asks
+// as superd itself.
+func (h *Hold) stops(q Request) bool {
+	asked := q.By != By{}
+	return h != nil && q.Kind != KindRollback && (h.Human || q.watched && !asked)
+}
+
 // maxMarks bounds the bad marks; the oldest is forgotten.
 const maxMarks = 50
 

@@ -159,7 +159,7 @@ func (s *Switch) do(ctx context.Context, st step) error {
 // and it is not to blame, or must not be taken back (its migrations, say).
 func (s *Switch) pauses(ctx context.Context, at Phase, err error) bool {
 	users := at == Rotating || at == Watching
-	return users && ctx.Err() == nil && !errors.Is(err, ErrLinkMoved) && !errors.Is(err, ErrStopping) &&
+	return users && ctx.Err() == nil && !errors.Is(err, ErrLinkMoved) && !errors.Is(err, ErrAborted) && !errors.Is(err, ErrStopping) &&
 		(s.NoRollback || errors.Is(err, ErrInconclusive))
 }
 
@@ -348,10 +348,10 @@ func (s *Switch) watch(ctx context.Context) error {
 		return err
 	}
 	where, err := s.Files.Where(ctx)
-	if err != nil || where != s.To.Dir {
+	if err != nil {
 		return errors.Join(ErrLinkMoved, err)
 	}
-	return nil
+	return s.displaced(where)
 }
 
 // blames tells whether a failure speaks against the release itself.

@@ -27,6 +27,7 @@ type Switcher struct {
 	settling bool                    // what an earlier superd left is not settled yet
 	stopped  bool                    // Run has ended
 	trouble  string                  // why what is to be live is not wholly so
+	linkWord string                  // what is wrong with the link
 	giveWay  context.CancelCauseFunc // nil: nothing is being brought up
 	changed  chan struct{}           // is closed, and made anew, when any of these changes
 }
@@ -239,4 +240,11 @@ func (s *Switcher) tell(e Event) {
 		say = s.o.Log.Warn
 	}
 	say("release", e.attributes()...)
+}
+
+// changes is closed at the next change that others can see.
+func (s *Switcher) changes() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -38,6 +39,10 @@ type Tree struct {
 	RunHook       func(ctx context.Context, h Hook, g Generation, env []string) error // needed with a hook
 	InUse         func() map[string]bool                                              // directories that processes run from; may be nil
 	Good          func() []Generation                                                 // that were live, last first; may be nil
+
+	moving sync.Mutex // is held while the link is moved from here
+	moves  uint64     // how often it was
+	put    string     // where to, last
 }
 
 // A Hook is a command to run around a switch, in the directory of the new release.

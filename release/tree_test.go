@@ -73,8 +73,7 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%q is taken for %+v", name, g)
 		}
 	}
-	linked := *tree // the whole app behind a link: what is real is the same
-	linked.Root += ".link"
+	linked := &Tree{Root: tree.Root + ".link", Releases: tree.Releases} // the whole app behind a link: what is real is the same
 	for _, name := range []string{"r1", linked.Root + "/releases/r1", releases + "/r1"} {
 		if g, err := linked.Resolve(name); err != nil || g.Dir != filepath.Join(releases, "r1") {
 			t.Errorf("behind a link, %q: %+v, %v", name, g, err)

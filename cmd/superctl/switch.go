@@ -41,10 +41,19 @@ func (c *cli) switchCommand() *cobra.Command {
 	var s switching
 	var q control.SwitchRequest
 	cmd := c.withApp(&cobra.Command{
-		Use: "switch RELEASE", Short: "move an app to a release, and back by itself if it is not well",
+		Use: "switch RELEASE | --adopt [RELEASE]", Short: "move an app to a release, and back by itself if it is not well",
 		Long: "switch moves an app to RELEASE: a name, a path inside releases, latest or previous.\n" +
+			"With --adopt the link leads there already, for a tool has moved it: superctl begins\n" +
+			"that switch, or joins it, and tells how it ended. Name the RELEASE there too: should it\n" +
+			"have been taken back meanwhile, that is no success then.\n" +
 			"Ctrl-C stops watching, never the switch; superctl abort takes it back.",
-		Args: arguments(1, 1, "one RELEASE: a name, latest or previous"), ValidArgsFunction: c.completeReleases,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if q.Adopt {
+				return arguments(0, 1, "at most one RELEASE")(cmd, args)
+			}
+			return arguments(1, 1, "one RELEASE: a name, latest or previous")(cmd, args)
+		},
+		ValidArgsFunction: c.completeReleases,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.Release, q.LockWait = args[0], control.Duration(s.lockWait)
 			return c.begin(cmd.Context(), s, func(ctx context.Context, app string) (control.SwitchAnswer, error) {
@@ -53,6 +62,7 @@ func (c *cli) switchCommand() *cobra.Command {
 		},
 	})
 	s.flags(cmd)
+	cmd.Flags().BoolVar(&q.Adopt, "adopt", false, "the link leads to the release already: begin that switch, or join it")
 	cmd.Flags().BoolVar(&q.Restart, "restart", false, "also if the release is live: roll all processes on it")
 	cmd.Flags().BoolVar(&q.AllowBad, "allow-bad", false, "also if the release is marked bad")
 	cmd.Flags().BoolVar(&q.DryRun, "dry-run", false, "only tell whether it could be switched to")

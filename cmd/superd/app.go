@@ -33,6 +33,7 @@ type app struct {
 	fleet    *workers.Fleet
 	watcher  *check.Watcher
 	switcher *release.Switcher
+	link     *release.LinkWatch
 
 	journal *release.FileJournal
 	state   *release.StateFile
@@ -100,6 +101,8 @@ func (a *app) newSwitcher(tree *release.Tree, verifier *check.Verifier) error {
 		AutoRollback: a.cfg.Switch.AutoRollback,
 		Tell:         a.heardSwitch, Failpoint: failpoint(), BootID: bootID(), Log: d.log,
 	})
+	s := a.cfg.Switch
+	a.link = release.NewLinkWatch(a.switcher, release.LinkOptions{Follow: s.FollowLink, Settle: s.Settle, Grace: s.MissingGrace})
 	return nil
 }
 

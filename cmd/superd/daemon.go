@@ -135,6 +135,7 @@ func (d *daemon) run(ctx context.Context) error {
 	})
 	for _, a := range d.apps {
 		g.Add(a.name+": switches", a.switcher.Run)
+		g.Add(a.name+": link", a.link.Run)
 	}
 	d.log.Info("superd is here", "version", version, "pid", os.Getpid(), "epoch", d.children.Epoch(), "adopted", len(d.children.Adopted()))
 	d.event(control.Event{Kind: "superd.started", PID: os.Getpid(), Message: fmt.Sprintf("superd %s, %d children adopted", version, len(d.children.Adopted()))})

@@ -76,6 +76,9 @@ func (d *daemon) Switch(ctx context.Context, app string, r control.SwitchRequest
 	if err != nil {
 		return release.Record{}, err
 	}
+	if r.Adopt {
+		return a.switcher.Adopt(ctx, request(r, by))
+	}
 	return a.switcher.Begin(ctx, request(r, by))
 }
 

@@ -55,6 +55,9 @@ func standing(shot release.Snapshot) (control.AppState, []string) {
 	if shot.Degraded != "" {
 		problems = append(problems, "degraded: "+shot.Degraded)
 	}
+	if shot.Link != "" {
+		problems = append(problems, shot.Link)
+	}
 	switch {
 	case shot.Paused != "":
 		return control.AppPaused, append(problems, "the switch to "+shot.Current.To.Release+" is paused: "+shot.Paused)
