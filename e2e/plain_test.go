@@ -10,6 +10,32 @@ import (
 	"superd/e2e/load"
 )
 
+// Without superd, the link moved and nothing else done: the load finds answers that
+// are put together from two releases.
+func TestTheLoadSeesMixedAnswers(t *testing.T) {
+	l, redis := newLab(t)
+	fpm, err := l.StartPHPFPM("php-fpm", 24, "0", redis.Socket, "php_admin_flag[opcache.enable] = off", "php_admin_value[realpath_cache_size] = 0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nginx, err := l.StartNginx(fpm.Socket, "$document_root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := load.Start(load.Plan{URL: nginx.URL, Rate: 50, Mix: []load.Route{{Name: "300 ms sleep", Path: "/slow?ms=300", Share: 1}}})
+	for i := range 4 {
+		time.Sleep(500 * time.Millisecond)
+		if err := l.Shop.Point([]string{"r2", "r1"}[i%2]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := run.Stop()
+	t.Logf("the link moved four times\n%s", r)
+	if r.Mixed == 0 {
+		t.Error("the load did not see it")
+	}
+}
+
 // Without superd: what the load finds when php-fpm is reloaded as its manual says.
 // A load that does not see this loss could not see superd's either.
 func TestTheLoadSeesWhatAReloadCosts(t *testing.T) {

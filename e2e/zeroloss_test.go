@@ -80,6 +80,30 @@ func TestSwitchesAtSaturation(t *testing.T) {
 	s.wholly("r1", time.Minute)
 }
 
+// A request runs in one release also where nginx goes through the link for each file
+// and PHP caches nothing: because it is pinned. Without the pin, the same load finds
+// mixed answers.
+func TestOneRequestOneRelease(t *testing.T) {
+	for name, tt := range map[string]struct {
+		unpinned bool
+		kept     func(load.Report) bool
+	}{
+		"pinned":   {false, func(r load.Report) bool { return r.Mixed == 0 }},
+		"unpinned": {true, func(r load.Report) bool { return r.Mixed > 0 }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, lab.Config{Workers: 1, Watch: "300ms", NoCaches: true, Unpinned: tt.unpinned}, "$document_root")
+			run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 50, Mix: []load.Route{{Name: "300 ms sleep", Path: "/slow?ms=300", Share: 1}}})
+			s.thereAndBack(2)
+			r := run.Stop()
+			t.Logf("users noticed:\n%s", r)
+			if r.Failed() > 0 || !tt.kept(r) {
+				t.Errorf("%d failed, %d mixed", r.Failed(), r.Mixed)
+			}
+		})
+	}
+}
+
 // thereAndBack switches from r1 to r2 and rolls back, so many times. It tells when
 // which release alone was to answer.
 func (s *site) thereAndBack(times int) []load.Span {

@@ -34,7 +34,7 @@ func (d *demo) tell() error {
 	fmt.Printf("\nWHO ANSWERED WHEN\n%s", picture(r, d.calls, d.killed))
 	fmt.Println("\nSUPERCTL")
 	for _, c := range d.calls {
-		fmt.Printf("  %-12s exit %d, as it should be: %v   %s\n", strings.Join(c.Args, " "), c.Code, c.Code == c.want, c.why)
+		fmt.Printf("  %-12s exit %d%s   %s\n", strings.Join(c.Args, " "), c.Code, unless(c.Code == c.want, fmt.Sprintf(", should be %d", c.want)), c.why)
 	}
 	broken := d.broken(r, stale)
 	if account.Done != account.Pushed || len(account.Unknown) > 0 {
@@ -81,6 +81,7 @@ func times(r load.Report, events []lab.Event, killed time.Time) string {
 			promoting = e
 		case e.Phase == "rotating" && promoting.Switch == e.Switch && e.At.Before(killedOrEnd(killed)):
 			fmt.Fprintf(&b, "  flip to %-16s %s: the link is moved and the socket leads to the new PHP-FPM\n", e.To.Release, short(e.At.Sub(promoting.At)))
+			promoting = lab.Event{}
 		case e.Phase == "rolling-back":
 			if first, ok := r.FirstAnswer("r2", e.At); ok {
 				fmt.Fprintf(&b, "  %-24s %s from the decision to the first page of the old release\n", e.To.Release+" is taken back", short(first.Sub(e.At)))
@@ -88,6 +89,13 @@ func times(r load.Report, events []lab.Event, killed time.Time) string {
 		}
 	}
 	return b.String()
+}
+
+func unless(fine bool, text string) string {
+	if fine {
+		return ""
+	}
+	return text
 }
 
 func killedOrEnd(killed time.Time) time.Time {
@@ -118,9 +126,6 @@ func picture(r load.Report, calls []call, killed time.Time) string {
 	}
 	fmt.Fprintf(&b, "│ %d\n", r.Failed())
 	end := r.Took
-	for _, s := range r.Samples {
-		end = max(end, s.Done)
-	}
 	marks := []rune(strings.Repeat(" ", width))
 	mark := func(at time.Time, with rune) {
 		marks[max(0, min(width-1, int(int64(at.Sub(r.Start))*width/int64(end))))] = with

@@ -23,6 +23,8 @@ type Config struct {
 	Rotations  int    // 2: max_failures
 	Keep       int    // 50: keep_releases
 	NoRollback bool   // auto_rollback = false
+	Unpinned   bool   // pin = false
+	NoCaches   bool   // PHP looks for each file anew: what the caches hide shows
 	More       string // whatever else the file has
 }
 
@@ -100,7 +102,8 @@ binary       = "php-fpm8.2"
 listen       = "{{.Dir}}/run/shop/fpm.sock"
 max_children = {{.Children}}
 drain_timeout = "{{.Drain}}"
-ini     = { "opcache.validate_timestamps" = "0", "opcache.file_update_protection" = "0", log_errors = "1" }
+pin     = {{not .Unpinned}}
+ini     = { {{if .NoCaches}}"opcache.enable" = "0", "realpath_cache_size" = "0", {{end}}"opcache.validate_timestamps" = "0", "opcache.file_update_protection" = "0", log_errors = "1" }
 include = ["{release_dir}/fpm.conf"]
 warmup  = ["/"]
 

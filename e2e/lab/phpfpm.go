@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -14,10 +15,11 @@ type PHPFPM struct {
 }
 
 // StartPHPFPM starts one with so many children. timeout is process_control_timeout:
-// how long a reload waits for requests before it cuts them off.
-func (l *Lab) StartPHPFPM(name string, children int, timeout, redis string) (*PHPFPM, error) {
+// how long a reload waits for requests before it cuts them off. more are lines of
+// its configuration.
+func (l *Lab) StartPHPFPM(name string, children int, timeout, redis string, more ...string) (*PHPFPM, error) {
 	conf, socket := l.Path(name+".conf"), l.Path(name+".sock")
-	text := fmt.Sprintf(phpfpmConf, timeout, socket, children, redis)
+	text := fmt.Sprintf(phpfpmConf, timeout, socket, children, redis) + strings.Join(more, "\n") + "\n"
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return nil, fmt.Errorf("start php-fpm: %w", err)
 	}

@@ -195,19 +195,16 @@ func round(d time.Duration) time.Duration {
 	return d.Round(100 * time.Microsecond)
 }
 
-// Timeline is the run in equal slices of time: how many pages of each release
-// arrived in each, and below "" how many requests failed.
+// Timeline is the time while requests were sent in equal slices: how many pages of
+// each release arrived in each, and below "" how many requests failed. What arrived
+// later is in the last one.
 func (r Report) Timeline(slicesWanted int) []map[string]int {
-	end := r.Took
-	for _, s := range r.Samples {
-		end = max(end, s.Done)
-	}
 	line := make([]map[string]int, slicesWanted)
 	for i := range line {
 		line[i] = map[string]int{}
 	}
 	for _, s := range r.Samples {
-		i := min(slicesWanted-1, int(int64(s.Done)*int64(slicesWanted)/max(1, int64(end))))
+		i := min(slicesWanted-1, int(int64(s.Done)*int64(slicesWanted)/max(1, int64(r.Took))))
 		if s.Failure != "" {
 			line[i][""]++
 			continue
