@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -216,10 +217,23 @@ func (p *port) adopt() error {
 			return fmt.Errorf("take back %s: %w", p.address, err)
 		}
 	}
-	if err := p.whole(); err != nil {
+	if err := errors.Join(p.beyond(), p.whole()); err != nil {
 		return fmt.Errorf("take back %s: %w", p.address, err)
 	}
 	return nil
+}
+
+// beyond closes the seats that the keeper has behind a missing one, and tells of it.
+func (p *port) beyond() error {
+	var errs []error
+	for _, name := range p.children.HeldNames() {
+		if !strings.HasPrefix(name, p.name) {
+			continue
+		}
+		f, _ := p.children.Held(name)
+		errs = append(errs, fmt.Errorf("the keeper has lost seat %d", len(p.seats)), f.Close(), p.children.Drop(name))
+	}
+	return errors.Join(errs...)
 }
 
 // claim is the seat that an adopted server has.
