@@ -192,9 +192,23 @@ func (f *Fleet) move(ctx context.Context, g release.Generation, what string, how
 	}
 	moving.Wait()
 	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("%s %s: %w", what, g, err)
+		return fmt.Errorf("%s %s: %w", what, g, f.withLastFailure(err))
 	}
 	return nil
+}
+
+// withLastFailure adds what failed last to the reason of a move that was called off:
+// "took longer than 5m" says little of a worker that never got ready.
+func (f *Fleet) withLastFailure(err error) error {
+	if _, ok := errors.AsType[*Failure](err); ok {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.tally.count == 0 {
+		return err
+	}
+	return fmt.Errorf("%w; %w", err, &Failure{Event: f.tally.last, Count: f.tally.count, Allowed: f.tally.allowed})
 }
 
 // overtake makes a restart give way, one that is going on and any that would be: a

@@ -530,3 +530,29 @@ func TestManyRotations(t *testing.T) {
 	}
 	r.toldOnce()
 }
+
+// A rotation that is called off for want of progress says what was in its way.
+func TestCalledOffSaysWhatFailed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.superd(1000, r.pool("emails", 1))
+	s.rotate(1)
+	r.mood(2, mood{kind: exit1})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Rotate(ctx, r.gen(2)) }()
+	r.soon("a failure", func() string {
+		if len(s.heard(workers.Failed)) == 0 {
+			return "none yet"
+		}
+		return ""
+	})
+	late := errors.New("took longer than it may")
+	cancel(late)
+	err := <-ended
+	var explained release.Explained
+	if !errors.Is(err, late) || !errors.As(err, &explained) || !slices.Contains(explained.LastLines(), "cannot find vendor/autoload.php") {
+		t.Errorf("%v", err)
+	}
+}

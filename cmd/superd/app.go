@@ -109,11 +109,11 @@ func (a *app) newSwitcher(tree *release.Tree, verifier *check.Verifier) error {
 // limits are nets behind what the configuration says: a step that has a deadline of
 // its own is to end by that, with its own words.
 func (a *app) limits() release.Limits {
-	const margin = time.Minute
 	s := a.cfg.Switch
+	margin := min(time.Minute, s.ProgressDeadline/10+2*time.Second)
 	l := release.Limits{
 		Prepare: 10 * time.Minute, Verify: s.ProgressDeadline + margin, Rotate: s.ProgressDeadline + margin,
-		Undo: s.ProgressDeadline + margin, Watch: s.Watch + 10*margin, Finish: 15 * time.Minute,
+		Undo: s.ProgressDeadline + margin, Watch: s.Watch + 10*time.Minute, Finish: 15 * time.Minute,
 	}
 	if s.Before != nil {
 		l.Prepare += s.Before.Timeout
