@@ -102,7 +102,7 @@ type FPM struct {
 	Binary       string // absolute, executable
 	User         string // of the children; the app's when not given
 	Group        string
-	Listen       string // absolute path of a unix socket
+	Listen       string // absolute path of a unix socket, or a numeric address with its port
 	ListenOwner  string
 	ListenGroup  string
 	ListenMode   fs.FileMode

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +44,12 @@ func alone(n node, path string, taken map[string]Problem) {
 	if first, ok := taken[path]; ok {
 		n.wrong("%q is what %s (%s:%d) is; each app needs a socket of its own", path, first.Key, first.File, first.Line)
 		return
+	}
+	for _, other := range slices.Sorted(maps.Keys(taken)) {
+		if first := taken[other]; overlap(path, other) {
+			n.wrong("%q overlaps with %q, what %s (%s:%d) is; each app needs a port of its own", path, other, first.Key, first.File, first.Line)
+			return
+		}
 	}
 	taken[path] = n.problem("")
 }
@@ -157,6 +164,13 @@ func checkFPM(n node, a *App) {
 		}
 	}
 	checkBinary(n.at("binary"), f)
+	if isTCP(f.Listen) {
+		for _, name := range []string{"listen_owner", "listen_group", "listen_mode"} {
+			if n.has(name) {
+				n.at(name).warn("has no effect: listen is the address %s, and addresses have no owner and no rights", f.Listen)
+			}
+		}
+	}
 	if f.PM == "dynamic" {
 		checkDynamic(n, f)
 	}

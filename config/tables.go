@@ -201,12 +201,12 @@ type listener struct {
 const maxSocketPath = 107
 
 func (k listener) set(n node) {
-	s, ok := n.text(`the path of a unix socket, such as "/run/superd/shop/fpm.sock"`)
+	s, ok := n.text(`the path of a unix socket, such as "/run/superd/shop/fpm.sock", or an address, such as "127.0.0.1:9000"`)
 	if !ok {
 		return
 	}
 	if isTCP(s) {
-		n.wrong("TCP listeners are not served by this version yet; use a unix socket")
+		k.address(n, s)
 		return
 	}
 	before := len(n.in.problems)
@@ -228,10 +228,6 @@ func checkSocket(path string) error {
 	}
 	return nil
 }
-
-var tcpAddress = regexp.MustCompile(`^([^/]*:)?[0-9]+$`)
-
-func isTCP(s string) bool { return tcpAddress.MatchString(s) }
 
 // readiness is how a worker tells that it is ready.
 type readiness struct{ worker *Worker }

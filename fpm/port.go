@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -266,8 +267,8 @@ func (p *port) clear() error {
 		}
 	}
 	var errs []error
-	for n := len(p.seats) - 1; n >= 0; n-- {
-		errs = append(errs, p.seats[n].Close(), p.children.Drop(p.held(n)))
+	for n, l := range slices.Backward(p.seats) {
+		errs = append(errs, l.Close(), p.children.Drop(p.held(n)))
 	}
 	p.seats, p.taken = nil, nil
 	return errors.Join(errs...)
