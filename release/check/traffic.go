@@ -14,15 +14,19 @@ import (
 
 const (
 	lookEvery = 500 * time.Millisecond
-	recently  = 5 * time.Second // what was well for an hour is not to hide what began just now
 
-	// A release is too slow when half of its requests and also all but a twentieth take
-	// this many times as long as those of the release before. The buckets of the counts
-	// are coarse: ten times is found for certain, seven times never is.
+	// A release is too slow when the median of its requests takes this many times as long
+	// as that of the release before, and the 95th percentile, which a few stragglers of
+	// before move, at least half as many times. The buckets of the counts are coarse: ten
+	// times is found for certain, six times never is.
 	slowerBy = 8
 	slowFrom = 100 * time.Millisecond // what takes less is not slow, whatever it was before
 	warming  = 4 * time.Second        // before that everybody is slow: caches are cold
 )
+
+// recently are the times that are looked at besides all that is watched: what was well
+// for long is not to hide what began just now, on a busy site and on a quiet one.
+var recently = []time.Duration{3 * time.Second, 30 * time.Second}
 
 // A jury judges the answers of a live generation while it is watched.
 type jury struct {
@@ -72,15 +76,8 @@ func (j *jury) verdict(ctx context.Context) error {
 		return nil
 	}
 	now := sample{time.Now(), j.Traffic(j.of).Total}
-	for len(j.past) > 1 && now.at.Sub(j.past[1].at) >= recently {
-		j.past = j.past[1:]
-	}
-	oldest := j.past[0]
 	j.past = append(j.past, now)
-	for _, win := range []window{
-		{now.Minus(&oldest.Counts), "in the last " + now.at.Sub(oldest.at).Round(lookEvery).String()},
-		{now.Minus(&j.start), "since it is watched"},
-	} {
+	for _, win := range j.windows(now) {
 		failure := j.failing(&win)
 		if failure == nil {
 			failure = j.slow(&win)
@@ -90,6 +87,25 @@ func (j *jury) verdict(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// windows are what there is to judge, the shortest first.
+func (j *jury) windows(now sample) []window {
+	for len(j.past) > 1 && now.at.Sub(j.past[1].at) >= recently[len(recently)-1] {
+		j.past = j.past[1:]
+	}
+	var all []window
+	for _, length := range recently {
+		from := j.past[0].Counts
+		for _, s := range j.past {
+			if now.at.Sub(s.at) < length {
+				break
+			}
+			from = s.Counts
+		}
+		all = append(all, window{now.Minus(&from), "in the last " + length.String()})
+	}
+	return append(all, window{now.Minus(&j.start), "since it is watched"})
 }
 
 // failing is the failure when too many requests fail that would not have failed
@@ -120,10 +136,8 @@ func (j *jury) slow(win *window) error {
 	if time.Since(j.began) < warming || !j.enough(win.Answers) || !j.enough(j.before.Answers) || win.Quantile(0.95) < slowFrom {
 		return nil
 	}
-	for _, part := range []float64{0.5, 0.95} {
-		if win.Quantile(part) < slowerBy*j.before.Quantile(part) {
-			return nil
-		}
+	if win.Quantile(0.5) < slowerBy*j.before.Quantile(0.5) || win.Quantile(0.95) < slowerBy/2*j.before.Quantile(0.95) {
+		return nil
 	}
 	return fmt.Errorf("%s is slow: of %d requests %s half took up to %s and 95 %% up to %s; with %s before it was %s and %s",
 		j.of, win.Answers, win.name, brief(win.Quantile(0.5)), brief(win.Quantile(0.95)),
