@@ -30,7 +30,8 @@ func (s *shop) nginx() {
 			root %[1]s/current/public;
 			location / {
 				include /etc/nginx/fastcgi_params;
-				fastcgi_pass unix:%[3]s;
+				fastcgi_pass php;
+				%[3]s
 				fastcgi_split_path_info ^(/index\.php)(/.*)$;
 				set $script /index.php;
 				fastcgi_param SCRIPT_NAME $script;
@@ -40,13 +41,14 @@ func (s *shop) nginx() {
 				fastcgi_param SCRIPT_FILENAME $%[2]s$script;
 			}
 		}
-		`, s.dir, root, s.public())
+		`, s.dir, root, s.keep[0])
 	}
 	conf := filepath.Join(s.dir, "nginx.conf")
 	text := fmt.Sprintf(`user www-data; worker_processes 1; daemon off; pid %[1]s/nginx.pid; error_log %[1]s/nginx.log;
 		events { worker_connections 512; }
 		http { access_log off; client_body_temp_path %[1]s/t1; proxy_temp_path %[1]s/t2; fastcgi_temp_path %[1]s/t3; uwsgi_temp_path %[1]s/t4; scgi_temp_path %[1]s/t5;
-		%[2]s }`, s.dir, servers.String())
+		upstream php { server %[3]s; %[4]s }
+		%[2]s }`, s.dir, servers.String(), s.upstream(), s.keep[1])
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
@@ -65,6 +67,14 @@ func (s *shop) nginx() {
 		}
 		return err == nil
 	})
+}
+
+// upstream is how nginx calls the place where users come.
+func (s *shop) upstream() string {
+	if s.address != "" {
+		return s.address
+	}
+	return "unix:" + s.public()
 }
 
 // client asks nginx through one of its sockets.

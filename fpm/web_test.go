@@ -31,6 +31,7 @@ type shop struct {
 	dir     string
 	keeper  *keepertest.Keeper
 	address string                // where users come by TCP
+	keep    [2]string             // directives of nginx, for the location and the upstream
 	change  func(*Options, *Pool) // what a test wants different
 
 	mu     sync.Mutex
