@@ -22,13 +22,14 @@ const root = "../../.."
 // room may import. A room is a folder with everything below it.
 var mayImport = map[string][]string{
 	"release":                      {},
-	"release/check":                {"fpm/fastcgi", "release"},
+	"release/check":                {"fpm/fastcgi", "fpm/traffic", "release"},
 	"supervisor":                   {"supervisor"},
 	"supervisor/keeper":            {"supervisor/keeper"},
 	"supervisor/output":            {},
 	"supervisor/notify":            {},
-	"fpm":                          {"release", "supervisor", "fpm/fastcgi"},
+	"fpm":                          {"release", "supervisor", "fpm/fastcgi", "fpm/traffic"},
 	"fpm/fastcgi":                  {},
+	"fpm/traffic":                  {},
 	"workers":                      {"release", "supervisor"},
 	"control":                      {"release"},
 	"config":                       {},
