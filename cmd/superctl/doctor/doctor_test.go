@@ -291,6 +291,7 @@ var kinds = map[string]struct {
 		func(w *world) { w.ini += `, "opcache.jit" = "disable", "opcache.jit_buffer_size" = "64M"` }, ""},
 	"opcache-preload": {Problem,
 		func(w *world) {
+			must(w.t, os.Chmod(w.write("ran", ""), 0o666)) // whoever runs it could tell
 			file := w.write("shop/releases/r1/preload.php", "<?php file_put_contents('"+w.dir+"/ran', 'x');\n")
 			w.ini += `, "opcache.preload_user" = "www-data", "opcache.preload" = "` + strings.Replace(file, "releases/r1", "current", 1) + `"`
 		}, "current/preload.php",
@@ -321,7 +322,10 @@ var kinds = map[string]struct {
 			w.status = w.running()
 			w.limits = strings.Replace(limits, "524288", "1024  ", 1)
 		}, "LimitNOFILE=65536",
-		func(w *world) { w.worker += "\nprocesses = 100" }, ""},
+		func(w *world) { // the soft limit alone would not do; superd raises its own
+			w.worker += "\nprocesses = 100"
+			w.status = w.running()
+		}, ""},
 	"processes": {Problem,
 		func(w *world) { w.worker += "\nprocesses = 3000" }, "6003",
 		func(w *world) { w.worker += "\nprocesses = 1000" }, ""},
@@ -339,7 +343,12 @@ var kinds = map[string]struct {
 	"current-directory": {Problem, func(w *world) { w.release = ""; w.mkdir("shop/current") }, "mv -T", nil, ""},
 	"current-dangling":  {Problem, func(w *world) { w.release = "releases/r9" }, "nowhere", nil, ""},
 	"current-outside": {Problem, func(w *world) { w.mkdir("shop/other"); w.release = "other" }, "shop/other",
-		func(w *world) { w.release = w.root() + "/releases/r1" }, ""},
+		func(w *world) { // an absolute link, and releases on another disk
+			w.mkdir("disk")
+			must(w.t, os.Rename(w.root()+"/releases", w.dir+"/disk/releases"))
+			must(w.t, os.Symlink(w.dir+"/disk/releases", w.root()+"/releases"))
+			w.release = w.root() + "/releases/r1"
+		}, ""},
 	"listen-mode": {Problem,
 		func(w *world) { w.fpm = `listen_mode = "0666"` }, "0666",
 		func(w *world) { w.fpm = `listen_mode = "0664"` }, ""},
@@ -418,7 +427,7 @@ func TestEachFinding(t *testing.T) {
 			if !strings.Contains(f.What+f.Do, tt.says) || f.Why == "" || f.Do == "" || f.Subject == "" {
 				t.Errorf("want %q in it, and all filled in: %+v", tt.says, f)
 			}
-			if _, err := os.Stat(w.dir + "/ran"); err == nil {
+			if ran, _ := os.ReadFile(w.dir + "/ran"); len(ran) > 0 {
 				t.Error("code of the app was run")
 			}
 		})

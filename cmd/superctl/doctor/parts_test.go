@@ -114,6 +114,47 @@ func TestTimeSpan(t *testing.T) {
 	}
 }
 
+// An app inside the directory of another has a socket of its own.
+func TestAppInsideAnother(t *testing.T) {
+	shop := config.App{Name: "shop", Root: "/srv/shop", FPM: &config.FPM{Listen: "/run/superd/shop/fpm.sock"}}
+	blog := config.App{Name: "blog", Root: "/srv/shop/blog", FPM: &config.FPM{Listen: "/run/superd/blog/fpm.sock"}}
+	e := &examination{Doctor: &Doctor{}, cfg: &config.Config{RunDir: "/run/superd", Apps: []config.App{shop, blog}}}
+	for _, app := range e.cfg.Apps {
+		e.passing(&app, passing{at: "x:1", pass: "unix:" + blog.FPM.Listen, sockets: []string{blog.FPM.Listen}, root: "/srv/shop/blog/current/public"})
+	}
+	if len(e.found) > 0 {
+		t.Errorf("%+v", e.found)
+	}
+}
+
+func TestStopTimeOfTheUnit(t *testing.T) {
+	for _, tt := range []struct {
+		have        string
+		drain, stop time.Duration
+		want        bool
+	}{
+		{"1min 30s", time.Minute, 90 * time.Second, true},
+		{"1min 39s", time.Minute, 90 * time.Second, true},
+		{"1min 40s", time.Minute, 90 * time.Second, false},
+		{"1min 40s", 2 * time.Minute, 90 * time.Second, true},
+		{"infinity", time.Minute, config.Infinity, false},
+		{"infinity", time.Minute, time.Hour, false},
+		{"1h", time.Minute, config.Infinity, true},
+	} {
+		app := config.App{Name: "shop", FPM: &config.FPM{DrainTimeout: tt.drain}, Workers: []config.Worker{{Name: "w", StopTimeout: tt.stop}}}
+		e := &examination{Doctor: &Doctor{}, cfg: &config.Config{Apps: []config.App{app}}, unit: map[string]string{"TimeoutStopUSec": tt.have}}
+		e.stopTime()
+		if (len(e.found) > 0) != tt.want || Worst(e.found) == Hint {
+			t.Errorf("%+v: %+v", tt, e.found)
+		}
+		for _, f := range e.found {
+			if strings.Contains(f.What, "2562047h") {
+				t.Errorf("infinity is told as a number: %s", f.What)
+			}
+		}
+	}
+}
+
 func TestJobTimeout(t *testing.T) {
 	for _, tt := range []struct {
 		command string
@@ -132,6 +173,8 @@ func TestJobTimeout(t *testing.T) {
 		{"php artisan queue:work --timeout=0", config.Infinity, ""},
 		{"php bin/console messenger:consume a --time-limit=3600", 5 * time.Second, ""},
 		{"php artisan schedule:work", time.Second, ""},
+		{"php artisan tell horizon", time.Second, ""},
+		{"php artisan queue:work --queue horizon --timeout=5 -- --timeout=500", 90 * time.Second, ""},
 	} {
 		e := &examination{Doctor: &Doctor{Run: func(context.Context, Call) (string, error) { return "[PHP Modules]\npcntl\n", nil }}}
 		w := &config.Worker{Name: "w", Command: strings.Fields(tt.command), StopTimeout: tt.stop}
@@ -145,7 +188,7 @@ func TestJobTimeout(t *testing.T) {
 func TestHorizonTimeouts(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Mkdir(dir+"/config", 0o755))
-	must(t, os.WriteFile(dir+"/config/horizon.php", []byte(`<?php return ['defaults' => ['a' => ['timeout' => 60], "b" => ["timeout"=>300]]];`), 0o600))
+	must(t, os.WriteFile(dir+"/config/horizon.php", []byte(`<?php return ['defaults' => ['a' => ['timeout' => 60], "b" => ["timeout"=>300], 'c' => ['timeout' => 90]]];`), 0o600))
 	e := &examination{Doctor: &Doctor{}}
 	e.horizon("shop/h", &config.App{Current: dir}, &config.Worker{StopTimeout: 90 * time.Second})
 	if len(e.found) != 1 || e.found[0].Severity != Problem || !strings.Contains(e.found[0].What, "'timeout' => 300") {

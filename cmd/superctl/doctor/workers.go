@@ -61,11 +61,12 @@ func (e *examination) shell(name string, w *config.Worker) bool {
 	return true
 }
 
-// verb is the console command that a worker runs, and what follows it.
+// verb is the console command that a worker runs, and what follows it. A word like
+// horizon may be anything, so it counts behind artisan only.
 func verb(command []string) (string, []string) {
-	known := []string{"queue:listen", "queue:work", "horizon", "messenger:consume"}
 	for i, arg := range command {
-		if slices.Contains(known, arg) && i > 0 {
+		known := slices.Contains([]string{"queue:listen", "queue:work", "messenger:consume"}, arg)
+		if i > 0 && (known || arg == "horizon" && filepath.Base(command[i-1]) == "artisan") {
 			return arg, command[i+1:]
 		}
 	}
