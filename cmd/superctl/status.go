@@ -93,6 +93,9 @@ func (c *cli) appLine(a control.AppStatus) {
 
 func rowsOf(a control.AppStatus) [][]string {
 	var rows [][]string
+	if a.FPM != nil && len(a.FPM.Generations) == 0 {
+		rows = append(rows, []string{a.FPM.Name, "stopped", "-", "-", "-", "-", "-", "-"})
+	}
 	if a.FPM != nil {
 		for _, g := range a.FPM.Generations {
 			rows = append(rows, []string{
@@ -151,6 +154,9 @@ func narrowApp(a control.AppStatus, wanted func(name string, old bool) bool) (co
 			}
 		}
 		a.FPM = &fpm
+		if !wanted(fpm.Name, false) && len(fpm.Generations) == 0 {
+			a.FPM = nil
+		}
 	}
 	pools := a.Pools
 	a.Pools = nil
