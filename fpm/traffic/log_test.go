@@ -223,15 +223,39 @@ func TestFullDisk(t *testing.T) {
 	must(t, next.Close())
 }
 
+// What was freed is not read again, however much it is: here a TiB.
+func TestHoleIsSkipped(t *testing.T) {
+	t.Parallel()
+	path := logIn(t, "", "")
+	must(t, os.Truncate(path, 1<<40))
+	appendTo(t, path, "200 1.000 -\n")
+	l := Open(path)
+	read := make(chan error, 1)
+	go func() { read <- l.Read() }()
+	select {
+	case err := <-read:
+		must(t, err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("it is still reading the hole")
+	}
+	if got := l.Figures().Total; got.Answers != 1 {
+		t.Errorf("%+v", got)
+	}
+	must(t, l.Close())
+}
+
 // A file system without holes: the file is begun anew when it is too long.
 func TestNoHoles(t *testing.T) {
 	t.Parallel()
 	path := logIn(t, "ramfs", "")
 	l := Open(path)
-	for range 20 {
+	for i := range 20 {
 		appendTo(t, path, strings.Repeat("200 1.000 -\n", 10000))
 		l.saved = time.Time{}
 		must(t, l.Read())
+		if info, err := os.Stat(path); err != nil || i < 8 && info.Size() < int64(i+1)*120000 { // each time may cost a line
+			t.Errorf("it is cut at %d bytes, %v", info.Size(), err)
+		}
 	}
 	if got := l.Figures().Total; got.Answers != 200000 {
 		t.Errorf("%+v", got)

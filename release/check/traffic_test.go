@@ -32,9 +32,9 @@ func (c *crowd) traffic(g release.Generation) traffic.Figures {
 }
 
 // steady are answers, so many a second, of which a part is bad.
-func steady(perSecond int, bad float64, took time.Duration) func(time.Duration) traffic.Counts {
+func steady(perSecond, bad float64, took time.Duration) func(time.Duration) traffic.Counts {
 	return func(since time.Duration) (c traffic.Counts) {
-		n := int(since.Seconds() * float64(perSecond))
+		n := int(since.Seconds() * perSecond)
 		for i := range n {
 			status := 200
 			if int(float64(i+1)*bad) > int(float64(i)*bad) {
@@ -93,6 +93,10 @@ func TestTraffic(t *testing.T) {
 		"bad after 50 s, and hardly anybody there": {
 			old: past(well), fresh: then(steady(2, 0, time.Millisecond), 50*time.Second, steady(2, 1, time.Millisecond)), took: 52 * time.Second,
 			says: []string{"4 of 60 requests", "in the last 30s"},
+		},
+		"bad, and next to nobody there": {
+			old: past(well), fresh: steady(0.5, 1, time.Millisecond), took: 40 * time.Second,
+			says: []string{"20 of 20 requests", "since it is watched"},
 		},
 		"just what is forgiven": {old: past(well), fresh: steady(100, 0.05, time.Millisecond), took: time.Minute, told: "300 of 6000 requests failed"},
 		"few requests":          {old: past(well), fresh: then(steady(19, 1, time.Millisecond), time.Second, nobody), took: time.Minute, told: "19 requests were counted, and min_requests is 20"},
