@@ -94,6 +94,9 @@ func (s *Switcher) try(q Request, mine *turn) (*running, ahead, error) {
 		if err != nil {
 			return nil, ahead{}, err
 		}
+		if q.watched && to.Dir == before.Previous.Dir { // so is a rollback of a deploy tool
+			q.Kind = KindRollback
+		}
 		keep := !s.o.AutoRollback || exists(filepath.Join(to.Dir, noRollback))
 		r, err := s.accept(q, to, keep, before)
 		if !errors.Is(err, errOutdated) {

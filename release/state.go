@@ -37,8 +37,8 @@ type Hold struct {
 // stops tells whether a request has to wait for Resume. A link that somebody moves asks
 // as superd itself.
 func (h *Hold) stops(q Request) bool {
-	asked := q.By != By{}
-	return h != nil && q.Kind != KindRollback && (h.Human || q.watched && !asked)
+	asked := q.By != By{} || !q.watched
+	return h != nil && (!asked || h.Human && q.Kind != KindRollback)
 }
 
 // maxMarks bounds the bad marks; the oldest is forgotten.

@@ -74,8 +74,8 @@ func (w *LinkWatch) Run(ctx context.Context) error {
 func (w *LinkWatch) look(ctx context.Context, now time.Time) time.Duration {
 	shot := w.s.Snapshot()
 	w.take(w.s.o.Tree.look(), now)
-	if shot.Hold != nil {
-		w.moves = nil // Resume begins to count anew
+	if shot.Hold != nil || shot.Current != nil && shot.Current.Watched && shot.Current.By != (By{}) {
+		w.moves = nil // Resume begins to count anew; and who adopts a move stands for it
 	}
 	d := w.decide(shot, now)
 	var err error

@@ -121,6 +121,9 @@ func TestLinkIsFollowed(t *testing.T) {
 			// and back, as a rollback of such a tool does it
 			st.sh(`ln -nfs --relative releases/r1 current`)
 			st.becomes("r1")
+			if h := st.History(); len(h) != 2 || h[0].Kind != KindSwitch || h[1].Kind != KindRollback {
+				t.Errorf("%+v", h)
+			}
 		})
 	}
 }

@@ -62,6 +62,9 @@ func (f *fakeDaemon) Outcome(context.Context, string, string) (release.Record, e
 }
 
 func (f *fakeDaemon) Switch(_ context.Context, app string, r control.SwitchRequest, by release.By) (release.Record, error) {
+	if r.Adopt && r.Release == "" {
+		r.Release = "live" // the link leads there
+	}
 	switch r.Release {
 	case "live-already":
 		return release.Record{To: g2}, &release.Refusal{Kind: release.ErrAlreadyLive, Why: "r2 is already live"}
@@ -176,6 +179,10 @@ func TestExitCodes(t *testing.T) {
 		"link moved":    {[]string{"switch", "conflict"}, 6, ""},
 		"already live":  {[]string{"switch", "live-already"}, 0, ""},
 		"dry run":       {[]string{"switch", "r9", "--dry-run"}, 0, ""},
+		"adopt":         {[]string{"switch", "--adopt"}, 0, ""},
+		"adopt by name": {[]string{"switch", "--adopt", "rolled-back"}, 3, ""},
+		"adopt two":     {[]string{"switch", "--adopt", "a", "b"}, 2, `"b"`},
+		"adopt, again":  {[]string{"switch", "--adopt", "--restart"}, 2, "restart"},
 		"not waited":    {[]string{"switch", "degraded", "--wait=no"}, 0, ""},
 		"rollback":      {[]string{"rollback"}, 0, ""},
 		"taken back":    {[]string{"rollback", "back"}, 0, ""},

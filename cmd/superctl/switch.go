@@ -55,7 +55,10 @@ func (c *cli) switchCommand() *cobra.Command {
 		},
 		ValidArgsFunction: c.completeReleases,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q.Release, q.LockWait = args[0], control.Duration(s.lockWait)
+			if len(args) > 0 {
+				q.Release = args[0]
+			}
+			q.LockWait = control.Duration(s.lockWait)
 			return c.begin(cmd.Context(), s, func(ctx context.Context, app string) (control.SwitchAnswer, error) {
 				return c.client().Switch(ctx, app, q)
 			})
