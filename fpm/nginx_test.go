@@ -1,11 +1,10 @@
 package fpm
 
 import (
+	"net/http"
 	"sync"
 	"testing"
 	"time"
-
-	"superd/release"
 )
 
 // A crowd is users behind nginx, who ask again as soon as they are answered.
@@ -24,14 +23,14 @@ type answered struct {
 	by    string // the release
 }
 
-func (s *shop) crowd(users int, uri string) *crowd {
+func (s *shop) crowd(users int, method, uri string) *crowd {
 	c := &crowd{shop: s, stop: make(chan struct{})}
 	for range users {
 		c.users.Go(func() {
 			client := s.client("document_root")
 			for !isClosed(c.stop) {
 				asked := time.Now()
-				a, err := fetch(client, uri)
+				a, err := fetch(client, method, uri)
 				c.mu.Lock()
 				if err != nil {
 					c.wrong = append(c.wrong, err.Error())
@@ -78,7 +77,7 @@ func switchesBehindNginx(t *testing.T, s *shop) {
 	l := s.superd()
 	l.serve(s.generation(1))
 	for n := uint64(2); n <= 5; n++ {
-		before := l.shop.crowd(40, "/?ms=20")
+		before := s.crowd(40, http.MethodGet, "/?ms=20")
 		time.Sleep(300 * time.Millisecond)
 		l.serve(s.generation(n))
 		flipped := time.Now()
@@ -109,7 +108,7 @@ func keptConnections(t *testing.T, s *shop) {
 	l := s.superd()
 	g1, g2 := s.generation(1), s.generation(2)
 	l.serve(g1)
-	c := s.crowd(4, "/?ms=20")
+	c := s.crowd(4, http.MethodPost, "/?ms=20")
 	time.Sleep(500 * time.Millisecond)
 	began := time.Now()
 	l.serve(g2)
@@ -126,10 +125,10 @@ func keptConnections(t *testing.T, s *shop) {
 		t.Errorf("cut: %v after %s", s.told(Killed), took)
 	}
 	l.must("start", l.Start(t.Context(), g1))
-	end := s.crowd(4, "/?ms=20")
+	end := s.crowd(4, http.MethodPost, "/?ms=20")
 	time.Sleep(500 * time.Millisecond)
 	l.must("promote", l.Promote(t.Context(), g1))
-	l.must("retire", l.Retire(t.Context(), release.Generation(g2)))
+	l.must("retire", l.Retire(t.Context(), g2))
 	flipped = time.Now()
 	l.gone(g2)
 	took := time.Since(flipped)

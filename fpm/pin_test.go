@@ -88,9 +88,13 @@ func (s *shop) client(socket string) *http.Client {
 	}
 }
 
-func fetch(c *http.Client, uri string) (reply, error) {
+func fetch(c *http.Client, method, uri string) (reply, error) {
 	var a reply
-	r, err := c.Get("http://shop" + uri)
+	req, err := http.NewRequest(method, "http://shop"+uri, http.NoBody)
+	if err != nil {
+		return a, err
+	}
+	r, err := c.Do(req)
 	if err != nil {
 		return a, err
 	}
@@ -164,7 +168,7 @@ func (s *shop) hammer(l *life, cells map[string]*cell) {
 			users.Go(func() {
 				client := s.client(root)
 				for !isClosed(stop) {
-					a, err := fetch(client, "/")
+					a, err := fetch(client, http.MethodGet, "/")
 					mu.Lock()
 					c.count(a, err)
 					mu.Unlock()
@@ -220,7 +224,7 @@ func TestPinnedServerVariables(t *testing.T) {
 	l.serve(g) // r2 serves while the link is at r1
 	public := filepath.Join(g.Dir, "public")
 	for _, root := range []string{"document_root", "realpath_root"} {
-		a, err := fetch(s.client(root), "/index.php/a/b?server=1&x=y")
+		a, err := fetch(s.client(root), http.MethodGet, "/index.php/a/b?server=1&x=y")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -190,11 +190,38 @@ func TestLateConnectionsAreHandedOn(t *testing.T) {
 	if l.find(s.generation(3)).at.Seat != free {
 		t.Errorf("seat %d, %d was free", l.find(s.generation(3)).at.Seat, free)
 	}
-	was, _ := l.status(s.generation(3))
-	time.Sleep(500 * time.Millisecond)
-	now, _ := l.status(s.generation(3))
-	if s.answeredBy() != "r1" || now.Idle != 8 || was.PID != now.PID {
-		t.Errorf("%+v, was %+v", now, was)
+	l.must("look", l.find(s.generation(3)).web.control(func(fd int) error {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if flags&unix.O_NONBLOCK != 0 {
+			t.Error("the listener does not block: workers end at full speed")
+		}
+		return err
+	}))
+	if now := s.answeredBy(); now != "r1" {
+		t.Errorf("%s answers", now)
+	}
+}
+
+// Who comes while the app stops is not let in, and those who are in are answered.
+func TestStopShutsTheDoor(t *testing.T) {
+	t.Parallel()
+	s := newTCPShop(t)
+	l := s.superd()
+	g := s.generation(1)
+	l.serve(g)
+	in := make(chan error, 1)
+	go func() { _, err := s.get("ms=2000"); in <- err }()
+	eventually(t, "the request runs", func() bool { st, _ := l.status(g); return st.Active == 1 })
+	stopped := make(chan error, 1)
+	go func() { stopped <- l.Stop(t.Context()) }()
+	eventually(t, "it is leaving", func() bool { st, _ := l.status(g); return st.State == Draining })
+	if c, err := net.DialTimeout("tcp", s.address, 300*time.Millisecond); err == nil {
+		_ = c.Close()
+		t.Error("a user got in while the app stopped")
+	}
+	l.must("stop", errors.Join(<-in, <-stopped))
+	if _, err := net.Dial("tcp", s.address); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("it is still open: %v", err)
 	}
 }
 
