@@ -61,7 +61,7 @@ func (c *Client) FollowSwitch(ctx context.Context, app, id string, since uint64)
 			switch {
 			case e.Kind == EventLagged:
 				return f.again()
-			case e.Switch != id:
+			case e.Switch != id || e.App != app: // another app's may be called the same
 				return nil
 			}
 			return enough(yield(e, nil) && e.Kind != EventSwitchEnded)

@@ -92,17 +92,19 @@ func (q *request) followSwitch(r release.Record, since uint64) error {
 	if err := q.begin(); err != nil {
 		return nil // it is gone; the switch goes on
 	}
+	// Two apps that begin in the same second may give their switches the same name.
+	own := func(k kept) bool { return k.app == q.app && k.of == r.ID }
 	for {
 		next, from, more := q.server.events.after(since)
 		if from != since {
 			return q.outcome(r)
 		}
-		if err := q.send(q.lines(next, func(k kept) bool { return k.of == r.ID })); err != nil {
+		if err := q.send(q.lines(next, own)); err != nil {
 			return nil
 		}
 		for _, k := range next {
 			since = k.seq
-			if k.of == r.ID && k.kind == EventSwitchEnded {
+			if own(k) && k.kind == EventSwitchEnded {
 				return nil
 			}
 		}

@@ -61,6 +61,7 @@ func TestWaitStreamsTheSwitchToItsEnd(t *testing.T) {
 			t.Fatalf("the first line is %q: it must come at once", in.Text())
 		}
 		h.events.Append(Event{Kind: "switch.phase", App: "blog", Switch: "another"})
+		h.events.Append(Event{Kind: EventSwitchEnded, App: "blog", Switch: "s1"}) // called the same
 		h.events.Append(Event{Kind: "worker.died", App: "shop"})
 		h.daemon.tell(release.Event{Kind: "switch.phase", Switch: "s1", Phase: release.Starting})
 		if !in.Scan() || eventIn(t, in).Phase != release.Starting {
@@ -267,6 +268,13 @@ func TestFollowSwitch(t *testing.T) {
 	}{
 		"to its end": {
 			meanwhile: func(h *house) { h.daemon.finish(release.Live, false) },
+		},
+		"while a switch of another app, called the same, fails": {
+			meanwhile: func(h *house) {
+				exit := 3
+				h.events.Append(Event{Kind: EventSwitchEnded, App: "blog", Switch: h.daemon.current.ID, Exit: &exit})
+				h.daemon.finish(release.Live, false)
+			},
 		},
 		"ended by the next superd": {
 			meanwhile: func(h *house) { h.stop(); h.start(); h.daemon.finish(release.RolledBack, false) }, exit: 3,
