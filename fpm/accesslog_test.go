@@ -152,6 +152,28 @@ func TestTrafficAcrossAReload(t *testing.T) {
 	}
 }
 
+// What a generation has answered just before it is gone counts, although nobody has
+// asked for it.
+func TestTrafficOfTheLastMoment(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	l := s.superd()
+	for n := uint64(1); n <= 5; n++ { // one reading by chance hides nothing
+		g := s.generation(n)
+		l.serve(g)
+		for range 10 {
+			if _, err := s.visit(""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.serve(s.generation(n + 1))
+		eventually(t, "its directory is gone", func() bool { return !exists(filepath.Join(s.dir, "run", fmt.Sprint(n))) })
+		if got := l.Traffic(g).Total.Answers; got != 10 {
+			t.Errorf("%s has %d answers, want 10", g, got)
+		}
+	}
+}
+
 // A worker that crashes writes nothing down: it counts as a request that failed.
 func TestCrashedWorkerIsAFailedRequest(t *testing.T) {
 	t.Parallel()
