@@ -779,3 +779,25 @@ func TestWatchWithoutHints(t *testing.T) {
 		t.Errorf("looks again after %s", wait)
 	}
 }
+
+// A link that is put back is compared first: one that has been moved again stays.
+func TestReturnIsCompareAndSwap(t *testing.T) {
+	st := watched(t, LinkOptions{Follow: true, Settle: time.Hour, Grace: time.Hour}, "r1", "r2", "r3")
+	st.up()
+	defer st.down()
+	live := st.settled().Live
+	st.sh(`ln -sfn releases/r3 current`)
+	for _, was := range []string{"", st.dir("r2"), filepath.Join(st.root, "outside")} {
+		must(t, st.returnLink(t.Context(), was, live, "it led astray"))
+		if st.link2() != "r3" {
+			t.Fatalf("it was at %q, and someone has moved it since; now it leads to %s", was, st.link2())
+		}
+	}
+	must(t, st.returnLink(t.Context(), st.dir("r3"), live, "it led astray"))
+	must(t, st.on("r1"))
+	st.sh(`ln -sfn releases/r3 current`)
+	must(t, os.RemoveAll(st.dir("r1")))
+	if err := st.returnLink(t.Context(), st.dir("r3"), live, "it led astray"); err == nil || st.link2() != "r3" {
+		t.Errorf("the link was put back to a release that is gone: %v, %s", err, st.link2())
+	}
+}
