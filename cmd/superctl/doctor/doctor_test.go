@@ -20,8 +20,9 @@ import (
 // own, the real php and php-fpm, and files as the kernel writes them. As it is made,
 // nothing is wrong with it.
 type world struct {
-	t   *testing.T
-	dir string
+	address string // of TCP, where PHP-FPM listens; "": a unix socket
+	t       *testing.T
+	dir     string
 
 	top, app, fpm, ini, worker string // lines of superd.toml
 	binary                     string // php-fpm
@@ -67,8 +68,13 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) listen() string { return w.dir + "/run/shop/fpm.sock" }
-func (w *world) root() string   { return w.dir + "/shop" }
+func (w *world) listen() string {
+	if w.address != "" {
+		return w.address
+	}
+	return w.dir + "/run/shop/fpm.sock"
+}
+func (w *world) root() string { return w.dir + "/shop" }
 
 func (w *world) mkdir(path string) {
 	w.t.Helper()
@@ -165,6 +171,21 @@ func TestNothingIsFoundWhereNothingIsWrong(t *testing.T) {
 	needRoot(t)
 	for _, f := range newWorld(t).examine() {
 		t.Errorf("%+v", f)
+	}
+}
+
+func TestAddressOfTCP(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	w.address, w.location = "127.0.0.1:19007", "include /etc/nginx/fastcgi.conf; fastcgi_pass 127.0.0.1:19007;"
+	for _, f := range w.examine() {
+		t.Errorf("%+v", f)
+	}
+	w = newWorld(t)
+	w.address, w.location = "127.0.0.1:19007", "return 204;"
+	found := w.examine()
+	if len(found) != 1 || found[0].ID != "nginx-not-connected" || !strings.Contains(found[0].Do, "fastcgi_pass 127.0.0.1:19007;") {
+		t.Errorf("%+v", found)
 	}
 }
 

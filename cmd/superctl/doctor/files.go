@@ -94,6 +94,9 @@ func relative(app *config.App, name string) string {
 // socket looks at who can connect to an app's public socket.
 func (e *examination) socket(app *config.App) {
 	f := app.FPM
+	if !filepath.IsAbs(f.Listen) {
+		return // an address of TCP has neither owner nor mode
+	}
 	if f.ListenMode&0o002 != 0 {
 		e.tell(Finding{
 			ID: "listen-mode", Severity: Problem, Subject: app.Name + "/fpm",

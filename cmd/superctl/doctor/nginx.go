@@ -17,8 +17,7 @@ import (
 type passing struct {
 	at      string
 	pass    string   // the argument of fastcgi_pass
-	sockets []string // the paths of unix sockets behind it
-	others  []string // and what else the same upstream has
+	sockets []string // who is behind it: paths of unix sockets, addresses of TCP
 	script  string   // SCRIPT_FILENAME
 	root    string
 	keep    bool // fastcgi_keep_conn
@@ -81,13 +80,12 @@ func (w *nginxWalk) down(all []directive, outer passing) {
 
 // behind fills in who answers.
 func (w *nginxWalk) behind(p passing) passing {
-	p.sockets, p.others = nil, nil
+	p.sockets = nil
 	add := func(address string) {
 		if path, ok := strings.CutPrefix(address, "unix:"); ok {
-			p.sockets = append(p.sockets, filepath.Clean(path))
-			return
+			address = filepath.Clean(path)
 		}
-		p.others = append(p.others, address)
+		p.sockets = append(p.sockets, address)
 	}
 	upstream, ok := w.upstreams[p.pass]
 	if !ok {
@@ -134,7 +132,7 @@ func (e *examination) nginx(ctx context.Context) {
 				ID: "nginx-not-connected", Severity: Hint, Subject: app.Name,
 				What: "nothing in nginx's configuration passes to " + app.FPM.Listen,
 				Why:  "Unless another web server connects to it, nobody reaches this app through superd.",
-				Do:   "fastcgi_pass unix:" + app.FPM.Listen + "; then nginx -t && nginx -s reload",
+				Do:   "fastcgi_pass " + address(app) + "; then nginx -t && nginx -s reload",
 			})
 			continue
 		}
@@ -146,7 +144,7 @@ func (e *examination) nginx(ctx context.Context) {
 // gives a socket away; who is not root has it to itself, and its nginx too.
 func (e *examination) admitted(app *config.App, all []directive) {
 	f := app.FPM
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || !filepath.IsAbs(f.Listen) {
 		return
 	}
 	for _, d := range all {
@@ -172,6 +170,14 @@ func (e *examination) admitted(app *config.App, all []directive) {
 	}
 }
 
+// address is where the PHP-FPM of app listens, as nginx writes it.
+func address(app *config.App) string {
+	if filepath.IsAbs(app.FPM.Listen) {
+		return "unix:" + app.FPM.Listen
+	}
+	return app.FPM.Listen
+}
+
 // passing tells whether p has to do with app.
 func (e *examination) passing(app *config.App, p passing) bool {
 	private := filepath.Join(e.cfg.RunDir, app.Name)
@@ -182,7 +188,7 @@ func (e *examination) passing(app *config.App, p passing) bool {
 				ID: "nginx-private-socket", Severity: Problem, Subject: p.at,
 				What: "fastcgi_pass leads to " + path + ", the socket of one generation of " + app.Name,
 				Why:  "It is gone after the next switches, and every request is answered 502 then; until then they all go to one release, whatever is live.",
-				Do:   "fastcgi_pass unix:" + app.FPM.Listen + "; then nginx -t && nginx -s reload",
+				Do:   "fastcgi_pass " + address(app) + "; then nginx -t && nginx -s reload",
 			})
 			return true
 		}
@@ -192,13 +198,13 @@ func (e *examination) passing(app *config.App, p passing) bool {
 	}
 	e.mixedCode(app, p)
 	e.keptConnections(app, p)
-	others := append(slices.DeleteFunc(slices.Clone(p.sockets), func(s string) bool { return s == app.FPM.Listen }), p.others...)
+	others := slices.DeleteFunc(slices.Clone(p.sockets), func(s string) bool { return s == app.FPM.Listen })
 	if len(others) > 0 {
 		e.tell(Finding{
 			ID: "nginx-other-upstream", Severity: Warning, Subject: p.at,
 			What: fmt.Sprintf("upstream %s has %s beside the socket of %s", p.pass, strings.Join(others, ", "), app.Name),
 			Why:  "nginx sends part of the requests there, and repeats there what failed here: superd does not switch it, so users meet two releases.",
-			Do:   "leave only server unix:" + app.FPM.Listen + "; in the upstream",
+			Do:   "leave only server " + address(app) + "; in the upstream",
 		})
 	}
 	return true
@@ -214,7 +220,7 @@ func (e *examination) elsewhere(app *config.App, p passing) bool {
 		ID: "nginx-elsewhere", Severity: Warning, Subject: p.at,
 		What: fmt.Sprintf("root %s is in %s, but fastcgi_pass %s is not the socket of %s", p.root, app.Root, p.pass, app.Name),
 		Why:  "These requests go to a PHP that superd does not switch: they keep the old code, or mix it with the new.",
-		Do:   "fastcgi_pass unix:" + app.FPM.Listen + "; then nginx -t && nginx -s reload",
+		Do:   "fastcgi_pass " + address(app) + "; then nginx -t && nginx -s reload",
 	})
 	return true
 }

@@ -56,7 +56,7 @@ server {
 		},
 		{at: dir + "/sites/a.conf:9", pass: "unix:/run/b.sock", sockets: []string{"/run/b.sock"}, root: "/srv/shop/current/public"},
 		{
-			at: dir + "/part:1", pass: "127.0.0.1:9000", others: []string{"127.0.0.1:9000"}, root: "/srv/${name}/public",
+			at: dir + "/part:1", pass: "127.0.0.1:9000", sockets: []string{"127.0.0.1:9000"}, root: "/srv/${name}/public",
 			script: "${realpath_root}${fastcgi_script_name}", keep: true,
 		},
 	}

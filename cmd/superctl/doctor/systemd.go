@@ -111,7 +111,7 @@ func (e *examination) privateDirectories() {
 	places := map[string]string{"socket": e.cfg.Socket, "run_dir": e.cfg.RunDir}
 	homes := map[string]string{}
 	for _, app := range e.cfg.Apps {
-		if app.FPM != nil {
+		if app.FPM != nil && filepath.IsAbs(app.FPM.Listen) {
 			places["listen of "+app.Name] = app.FPM.Listen
 		}
 		homes["root of "+app.Name] = app.Root
