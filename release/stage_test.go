@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -21,7 +22,7 @@ type stage struct {
 	t     *testing.T
 	root  string
 	tree  *Tree
-	point string // the failpoint at which superd is killed, once
+	point atomic.Pointer[string] // the failpoint at which superd is killed, once
 	boot  string
 	auto  bool
 
@@ -149,11 +150,14 @@ func (st *stage) reach(name string) {
 	if st.reached != nil {
 		st.reached(name)
 	}
-	if name == st.point {
-		st.point = ""
+	if aim := st.point.Load(); aim != nil && *aim == name {
+		st.point.Store(nil)
 		panic(killed{name})
 	}
 }
+
+// killAt ends superd when the switch comes to that failpoint.
+func (st *stage) killAt(name string) { st.point.Store(&name) }
 
 func (st *stage) hear(e Event) {
 	st.told.Lock()

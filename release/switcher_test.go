@@ -296,7 +296,7 @@ func killedAndBack(t *testing.T, point string, bad, reboot bool) {
 	if bad {
 		st.broken["watch r2"] = errTrouble
 	}
-	st.point = point
+	st.killAt(point)
 	begun, err := st.Begin(t.Context(), Request{Release: "r2"})
 	must(t, err)
 	if _, err := st.Wait(t.Context(), begun.ID); err == nil {
@@ -366,7 +366,7 @@ func TestSiteComesFirst(t *testing.T) {
 		st.up()
 		st.settled()
 		st.broken[tt.verb] = errTrouble
-		st.point = tt.point
+		st.killAt(tt.point)
 		_, err := st.Begin(t.Context(), Request{Release: "r2"})
 		must(t, err)
 		st.gone()
@@ -918,7 +918,7 @@ func TestLinkMovedWhileDead(t *testing.T) {
 		st := newStage(t, "r1", "r2", "r3")
 		st.up()
 		st.settled()
-		st.point = "rotating.before"
+		st.killAt("rotating.before")
 		begun, err := st.Begin(t.Context(), Request{Release: "r2"})
 		must(t, err)
 		st.gone()
@@ -963,7 +963,7 @@ func TestLinkMovedAfterCommit(t *testing.T) {
 		st := newStage(t, "r1", "r2", "r3")
 		st.up()
 		st.settled()
-		st.point = "committing.retired"
+		st.killAt("committing.retired")
 		_, err := st.Begin(t.Context(), Request{Release: "r2"})
 		must(t, err)
 		st.gone()

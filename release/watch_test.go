@@ -519,7 +519,7 @@ func killedWatched(t *testing.T, point string, bad bool) {
 	}
 	st.up()
 	st.settled()
-	st.point = point
+	st.killAt(point)
 	st.sh(`ln -sfn releases/r2 current`)
 	st.until("it is killed or over", func() bool {
 		select {
@@ -529,7 +529,7 @@ func killedWatched(t *testing.T, point string, bad bool) {
 			return len(st.History()) > 0 && st.Snapshot().Current == nil
 		}
 	})
-	if len(st.History()) > 0 && st.Snapshot().Current == nil && st.point != "" {
+	if len(st.History()) > 0 && st.Snapshot().Current == nil && st.point.Load() != nil {
 		st.down() // this switch does not come to it
 		return
 	}
