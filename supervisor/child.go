@@ -154,7 +154,7 @@ func (c *Child) Signal(sig syscall.Signal) error {
 // ctx's error and does nothing more: the child goes on stopping.
 // The bool tells that it had to be killed.
 func (c *Child) Stop(ctx context.Context, sig syscall.Signal, timeout time.Duration, now <-chan struct{}) (Exit, bool, error) {
-	if err := c.tell(sig); err != nil {
+	if err := c.tell(ctx, sig); err != nil {
 		return Exit{}, false, err
 	}
 	end := c.deadline(timeout)
@@ -176,18 +176,22 @@ func (c *Child) Stop(ctx context.Context, sig syscall.Signal, timeout time.Durat
 	}
 }
 
-// tell sends the stop signal the first time it is called in the child's life.
-// The ledger knows before the child does: a superd that dies in between leaves a
-// child that is killed at its deadline, never one that is told twice.
-func (c *Child) tell(sig syscall.Signal) error {
+// tell sends the stop signal the first time it is called in the child's life. The
+// keeper sends it, and knows whether it has: so superd may die anywhere in here, and
+// the child is told once. The ledger knows when, from just before.
+func (c *Child) tell(ctx context.Context, sig syscall.Signal) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.told.IsZero() || c.hasExited() {
 		return nil
 	}
-	c.told = time.Now()
-	c.children.ledger.tell(c.proc.PID, c.proc.Start, c.told)
-	return c.Signal(sig)
+	now := time.Now()
+	c.children.ledger.tell(c.proc.PID, c.proc.Start, now)
+	if err := c.children.keeper.Tell(ctx.Done(), c.proc.Slot, c.proc.PID, sig); err != nil {
+		return fmt.Errorf("signal %s to %s: %w", unix.SignalName(sig), c.Name(), err)
+	}
+	c.told = now
+	return nil
 }
 
 // deadline is when the time of a child that was told is over; zero: never. A clock

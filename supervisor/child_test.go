@@ -345,3 +345,60 @@ func TestStartsHaveACeiling(t *testing.T) {
 		t.Errorf("start with a context that has ended: %v", err)
 	}
 }
+
+// superd dies between the ledger, which says that the child is told, and the signal.
+// The next one tells it: nobody waits for a child that knows nothing.
+func TestToldOnPaperOnly(t *testing.T) {
+	h := newHouse(t)
+	f := h.open(t)
+	c := f.start("w", "deaf", "deaf")
+	f.ledger.tell(c.PID(), c.proc.Start, time.Now())
+	f.leave()
+	f = h.open(t)
+	next := f.Adopted()[0]
+	if !next.Told().IsZero() {
+		t.Fatalf("told %s, and it was not", next.Told())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stopping := make(chan error)
+	go func() {
+		_, _, err := next.Stop(ctx, syscall.SIGTERM, Forever, nil)
+		stopping <- err
+	}()
+	eventually(t, "it has heard", func() bool { return slices.Contains(next.Tail(9), "term 1") })
+	cancel()
+	<-stopping
+	if err := next.KillTree(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it is gone", next.Exited())
+	if err := next.Acknowledge(); err != nil {
+		t.Error(err)
+	}
+}
+
+// superd dies between the signal and its taking note: the next one knows.
+func TestToldAndNotNoted(t *testing.T) {
+	h := newHouse(t)
+	f := h.open(t)
+	c := f.start("w", "deaf", "deaf")
+	if err := f.keeper.Tell(nil, c.Slot(), c.PID(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	f.leave()
+	f = h.open(t)
+	next := f.Adopted()[0]
+	if next.Told().IsZero() {
+		t.Error("it was told, and the next superd does not know")
+	}
+	if _, killed, err := next.Stop(t.Context(), syscall.SIGTERM, 100*time.Millisecond, nil); err != nil || !killed {
+		t.Errorf("killed %v, %v", killed, err)
+	}
+	if strings.Count(h.log(t, "w"), "term") != 1 {
+		t.Errorf("it was told more than once:\n%s", h.log(t, "w"))
+	}
+	if err := next.Acknowledge(); err != nil {
+		t.Error(err)
+	}
+}

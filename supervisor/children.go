@@ -72,12 +72,24 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 	}
 	for _, k := range keeper.Children() {
 		ch := newChild(c, k, unpackNote(k.Note, k.Slot))
-		ch.adopt(l.told(k.PID, k.Start))
+		ch.adopt(whenTold(l, k))
 		c.add(ch)
 		c.first = append(c.first, ch)
 	}
 	l.compact(c.first)
 	return c, nil
+}
+
+// whenTold is when a child of an earlier superd was told to stop, zero if it was not.
+// Whether it was is for the keeper to say: the ledger is written before.
+func whenTold(l *ledger, k *client.Child) time.Time {
+	if !k.Told {
+		return time.Time{}
+	}
+	if at := l.told(k.PID, k.Start); !at.IsZero() {
+		return at
+	}
+	return time.Now() // on a full disk: its time begins anew
 }
 
 // Run delivers exits and readiness until ctx ends or another superd takes the

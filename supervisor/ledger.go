@@ -17,8 +17,8 @@ import (
 
 // A ledger is the file of births and of stop signals sent: one JSON line each,
 // synced before the thing itself happens. The keeper's table is the truth about
-// what lives; the ledger adds what the keeper does not know (who has been told to
-// stop) and is the last witness when the keeper is gone too.
+// what lives and who was told to stop; the ledger adds when, and is the last witness
+// when the keeper is gone too.
 //
 // Its blocks are allocated in advance, so a full disk does not stop a child from
 // being told. Should a write fail all the same, superd says so and goes on: a

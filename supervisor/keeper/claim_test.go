@@ -345,3 +345,36 @@ func TestPictureForASlowReader(t *testing.T) {
 		t.Errorf("answered %d", f.ID)
 	}
 }
+
+// The stop signal is sent once in a child's life, whoever asks for it.
+func TestToldOnce(t *testing.T) {
+	t.Parallel()
+	k := keepertest.Start(t)
+	c := dial(t, k)
+	heard := t.TempDir() + "/heard"
+	ch := spawn(t, c, shell("s", "trap 'echo term >> "+heard+"' TERM; echo > "+heard+".up; while :; do sleep 0.05; done"))
+	eventually(t, "it listens", func() bool { _, err := os.Stat(heard + ".up"); return err == nil })
+	for range 2 {
+		if err := c.Tell(nil, "s", ch.PID, syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = dial(t, k)
+	if all := c.Children(); len(all) != 1 || !all[0].Told {
+		t.Fatalf("the next superd does not know: %+v", all)
+	}
+	if err := c.Tell(nil, "s", ch.PID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has heard", func() bool { b, _ := os.ReadFile(heard); return len(b) > 0 })
+	time.Sleep(300 * time.Millisecond) // a second one would be here by now
+	if b, err := os.ReadFile(heard); err != nil || string(b) != "term\n" {
+		t.Errorf("it heard %q, %v", b, err)
+	}
+	if err := c.Tell(nil, "nobody", 1, syscall.SIGTERM); err != nil {
+		t.Errorf("a child that is gone: %v", err)
+	}
+}

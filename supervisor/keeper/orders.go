@@ -34,7 +34,7 @@ func (k *Keeper) obey(c *conn, f wire.Frame, fds []int) {
 		if commands {
 			k.acknowledge(f)
 		}
-	case wire.Spawn, wire.Put, wire.Drop, wire.Shutdown:
+	case wire.Spawn, wire.Put, wire.Drop, wire.Shutdown, wire.Tell:
 		switch {
 		case !commands:
 			k.answer(c, f, wire.Stale, "another superd commands")
@@ -59,6 +59,8 @@ func (k *Keeper) order(c *conn, f wire.Frame, fds []int) []int {
 	case wire.Drop:
 		k.table.drop(f.Slot)
 		k.answer(c, f, wire.OK, "")
+	case wire.Tell:
+		k.tell(c, f)
 	case wire.Shutdown:
 		k.answer(c, f, wire.OK, "")
 		k.depart(int(f.Status))
@@ -156,6 +158,24 @@ func (k *Keeper) tellExits() {
 			return
 		}
 	}
+}
+
+// tell sends a child its stop signal, the first time it is asked to. That it is done
+// here, and known here, makes it exact: a superd that dies in the middle leaves a
+// child that was told once, or not at all, and the next one learns which.
+func (k *Keeper) tell(c *conn, f wire.Frame) {
+	ch := k.table.slots[f.Slot]
+	if ch == nil || ch.pid != int(f.PID) || ch.dead || ch.asked != 0 {
+		k.answer(c, f, wire.OK, "") // it is gone, or knows
+		return
+	}
+	err := unix.PidfdSendSignal(ch.pidfd, unix.Signal(f.Status), nil, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		k.answer(c, f, wire.Failed, "signal "+itoa(int(f.Status))+" to PID "+itoa(ch.pid)+": "+err.Error())
+		return
+	}
+	ch.asked = 1
+	k.answer(c, f, wire.OK, "")
 }
 
 func (k *Keeper) acknowledge(f wire.Frame) {

@@ -41,6 +41,8 @@ type child struct {
 	reason string // why it never became its program
 	told   bool   // the present commander knows of the exit
 
+	asked uint32 // 1 once the stop signal was sent, see tell
+
 	silent bool // has no output any more that would have to be drained
 }
 
@@ -142,7 +144,7 @@ func (t *table) drop(name string) {
 
 // frame describes the child to a superd.
 func (c *child) frame(op wire.Op) wire.Frame {
-	return wire.Frame{Op: op, Slot: c.slot, Data: c.note, PID: uint32(c.pid), Start: c.start, Time: c.born}
+	return wire.Frame{Op: op, Slot: c.slot, Data: c.note, PID: uint32(c.pid), Start: c.start, Time: c.born, Status: c.asked}
 }
 
 func (c *child) exit() wire.Frame {

@@ -21,7 +21,7 @@ func newChild(f wire.Frame, fds []int) (*Child, error) {
 		return nil, fmt.Errorf("child %s came with %d descriptors", f.Slot, len(fds))
 	}
 	ch := &Child{
-		Slot: f.Slot, Note: f.Data, PID: int(f.PID), Start: f.Start, Born: time.Unix(0, f.Time),
+		Slot: f.Slot, Note: f.Data, PID: int(f.PID), Start: f.Start, Born: time.Unix(0, f.Time), Told: f.Status != 0,
 		Pidfd: os.NewFile(uintptr(fds[0]), "pidfd of "+f.Slot),
 		Out:   os.NewFile(uintptr(fds[1]), "output of "+f.Slot),
 	}

@@ -62,6 +62,7 @@ type Child struct {
 	Born  time.Time // wall clock
 	Pidfd *os.File
 	Out   *os.File // read end of stdout and stderr, non-blocking
+	Told  bool     // its stop signal was sent, see Tell; in the snapshot only
 	gate  *os.File // nil once open, and for a child from the snapshot
 }
 
@@ -201,6 +202,14 @@ func (c *Client) Acknowledge(slot string, pid int) error {
 		return ErrStale
 	}
 	return c.send(wire.Frame{Op: wire.Ack, Slot: slot, PID: uint32(pid)}, nil)
+}
+
+// Tell has the keeper send sig to the main process of a child, once in its life: a
+// second Tell, also by a later superd, does nothing. When it returns nil the child was
+// told, or is gone.
+func (c *Client) Tell(done <-chan struct{}, slot string, pid int, sig syscall.Signal) error {
+	_, err := c.ask(done, wire.Frame{Op: wire.Tell, Slot: slot, PID: uint32(pid), Status: uint32(sig)}, nil)
+	return err
 }
 
 // Put leaves a duplicate of f with the keeper under name, replacing an older one.

@@ -38,13 +38,14 @@ const (
 	Put      Op = 5 // Slot=name, one descriptor
 	Drop     Op = 6 // Slot=name
 	Shutdown Op = 7 // Status=exit code of the keeper
+	Tell     Op = 8 // Slot, PID, Status=signal: sent to the main process, once in its life
 )
 
 // From the keeper.
 const (
 	Done    Op = 32 // the answer where nothing else is: Code, Data=text
 	Granted Op = 33 // Epoch; a Child or Held for everything there is follows, then End
-	Child   Op = 34 // Slot, Data=note, PID, Start, Time=born, descriptors: pidfd, output
+	Child   Op = 34 // Slot, Data=note, PID, Start, Time=born, Status=1 once it was told; descriptors: pidfd, output
 	Held    Op = 35 // Slot=name, one descriptor
 	End     Op = 36 // the picture is complete
 	Spawned Op = 37 // as Child, descriptors: pidfd, output, gate
