@@ -36,6 +36,7 @@ demo: deps build ## a small PHP shop: switch, bad release, rollback, crash, repo
 	go run ./e2e/demo
 
 bench: deps build ## the same load on superd and on today's ways, side by side
+	@packaging/deps supervisor
 	go run ./e2e/bench
 
 deps: ## what tests and demo need, from Debian

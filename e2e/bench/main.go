@@ -12,7 +12,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"slices"
 	"strings"
@@ -65,9 +64,7 @@ func ways() []*way {
 		{name: "link and SIGUSR2, process_control_timeout = 0 (the default)", begin: reload("0")},
 		{name: "link and SIGUSR2, process_control_timeout = 10s", begin: reload("10s")},
 	}
-	if _, err := exec.LookPath("supervisord"); err == nil {
-		all = append(all, &way{name: "link and `supervisorctl restart`", begin: supervisord})
-	}
+	all = append(all, &way{name: "link and `supervisorctl restart`", begin: supervisord})
 	return all
 }
 
