@@ -111,6 +111,13 @@ func (s *subject) ends() []ProcessEvent {
 	return ends
 }
 
+// end is the end of one life, by number. It is heard a little later than it shows.
+func (s *subject) end(t *testing.T, n int) ProcessEvent {
+	t.Helper()
+	eventually(t, "the end is heard", func() bool { return len(s.ends()) > n })
+	return s.ends()[n]
+}
+
 func (s *subject) isStory(want ...State) {
 	s.t.Helper()
 	for end := time.Now().Add(long); !slices.Equal(s.story(), want); {
@@ -235,7 +242,7 @@ func TestRestartPolicies(t *testing.T) {
 				eventually(t, "an end", func() bool { return len(s.ends()) == 1 })
 				s.until(Stopped)
 			}
-			if e := s.ends()[0]; e.Planned != (tt.mood != "exit 1 200") || !e.Proved {
+			if e := s.end(t, 0); e.Planned != (tt.mood != "exit 1 200") || !e.Proved {
 				t.Errorf("the end: %+v", e)
 			}
 			s.Retire()
@@ -274,7 +281,7 @@ func TestProofOfALine(t *testing.T) {
 	p.Proof = Wrote(regexp.MustCompile(`^listening on \d+$`), long)
 	s = newSubject(f, "exit 1", p).run()
 	eventually(t, "it fails", func() bool { return len(s.ends()) > 0 })
-	if s.ends()[0].Proved {
+	if s.end(t, 0).Proved {
 		t.Error("it has proved itself without the line")
 	}
 }
@@ -422,13 +429,13 @@ func TestKillIsForOneStop(t *testing.T) {
 	s.Kill()
 	s.Kill()
 	eventually(t, "the next life", func() bool { return len(s.ends()) == 1 && s.Status().State == Running })
-	if e := s.ends()[0]; !e.Exit.Killed || !e.Planned || e.Exit.Ran <= 0 {
+	if e := s.end(t, 0); !e.Exit.Killed || !e.Planned || e.Exit.Ran <= 0 {
 		t.Errorf("the end: %s, %+v", e.Exit, e)
 	}
 	if err := s.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if e := s.ends()[1]; e.Exit.Killed || e.Exit.Code() != 0 {
+	if e := s.end(t, 1); e.Exit.Killed || e.Exit.Code() != 0 {
 		t.Errorf("the stop of the next life was cut short too: %s", e.Exit)
 	}
 }
@@ -456,7 +463,7 @@ func TestTimeoutOfAStop(t *testing.T) {
 	s.until(Running)
 	s.Retire()
 	wait(t, "gone", s.Gone())
-	if e := s.ends()[0]; !e.Exit.Killed || !strings.HasPrefix(e.Exit.String(), "killed by superd after") {
+	if e := s.end(t, 0); !e.Exit.Killed || !strings.HasPrefix(e.Exit.String(), "killed by superd after") {
 		t.Errorf("the end: %s", e.Exit)
 	}
 }
@@ -497,7 +504,7 @@ func TestAdoption(t *testing.T) {
 	s.Adopt(f.Adopted()[0])
 	s.run()
 	eventually(t, "the stop is gone on with", func() bool { return len(s.ends()) == 1 })
-	if e := s.ends()[0]; !e.Planned || e.Exit.Code() != 0 || e.Child.PID() != slow.PID() {
+	if e := s.end(t, 0); !e.Planned || e.Exit.Code() != 0 || e.Child.PID() != slow.PID() {
 		t.Errorf("the end: %s, %+v", e.Exit, e)
 	}
 	eventually(t, "it has started the next", func() bool { return s.Child() != nil })
@@ -511,7 +518,7 @@ func TestAdoption(t *testing.T) {
 	s.Adopt(f.Adopted()[0])
 	s.run()
 	eventually(t, "its end is heard", func() bool { return len(s.ends()) == 1 })
-	if e := s.ends()[0]; e.Planned || e.Exit.Code() != 3 {
+	if e := s.end(t, 0); e.Planned || e.Exit.Code() != 3 {
 		t.Errorf("the end: %s, %+v", e.Exit, e)
 	}
 	s.until(Running)
@@ -536,7 +543,7 @@ func TestAdoptedStopIsEnded(t *testing.T) {
 	s.Adopt(f.Adopted()[0])
 	s.run()
 	eventually(t, "it is killed", func() bool { return len(s.ends()) == 1 })
-	if e := s.ends()[0]; !e.Exit.Killed || !e.Planned || strings.Contains(h.log(t, "w"), "term 2") {
+	if e := s.end(t, 0); !e.Exit.Killed || !e.Planned || strings.Contains(h.log(t, "w"), "term 2") {
 		t.Errorf("the end: %s, %+v", e.Exit, e)
 	}
 	s.until(Running)

@@ -23,7 +23,10 @@ import (
 // not even hear SIGKILL before the disk answers.
 var ErrUnkillable = errors.New("SIGKILL did not end them")
 
-const killPatience = 10 * time.Second
+const (
+	killPatience = 10 * time.Second
+	secondLook   = 5 * time.Millisecond
+)
 
 // KillTree ends the child and everything it has started with SIGKILL, and returns
 // when nothing of it is left. It gives up with ErrUnkillable after 10 s, or with
@@ -34,10 +37,16 @@ func (c *Child) KillTree(ctx context.Context) error {
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, killPatience, ErrUnkillable)
 	defer cancel()
-	for {
+	for empty := false; ; {
 		left, err := c.reach()
-		if err != nil || len(left) == 0 {
+		if err != nil || len(left) == 0 && empty {
 			return err
+		}
+		if empty = len(left) == 0; empty {
+			// Look once more: a process that was just becoming another program had no
+			// environment to know it by, and /proc is not listed in one instant.
+			<-time.After(secondLook)
+			continue
 		}
 		err = left.signal(unix.SIGKILL)
 		left.waitGone(100 * time.Millisecond) // then once more: a fork may have slipped by
