@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/user"
 	"strconv"
 )
@@ -36,6 +37,11 @@ func (a *accounts) primaryGroup(name string) string {
 		return ""
 	}
 	return a.look(name, false).primary
+}
+
+// isMe tells whether name is who runs this program.
+func (a *accounts) isMe(name string) bool {
+	return a.look(strconv.Itoa(os.Geteuid()), false).name == name
 }
 
 func (a *accounts) look(written string, group bool) accountName {

@@ -72,6 +72,9 @@ func checkApp(n node, a *App) {
 	if a.Group == "" {
 		a.Group = n.in.accounts.primaryGroup(a.User)
 	}
+	if os.Geteuid() != 0 && a.User != "" && !n.in.accounts.isMe(a.User) {
+		n.at("user").warn("counts only when superd runs as root; as another user it runs everything as itself")
+	}
 	checkEnvFile(n.at("env_file"), a)
 	checkSwitch(n.at("switch"), &a.Switch)
 	if a.FPM != nil {

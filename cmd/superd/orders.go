@@ -61,6 +61,11 @@ func (d *daemon) Process(ctx context.Context, o control.ProcessOrder, by release
 	if o.Verb == control.VerbSignal && unix.SignalNum("SIG"+o.Signal) == 0 {
 		return nil, &control.Error{Kind: control.Usage, Message: fmt.Sprintf("there is no signal %q", o.Signal), Hint: "write HUP, TERM, USR1 …"}
 	}
+	for _, t := range all {
+		if err := t.mayBeOrdered(o.Verb); err != nil {
+			return nil, err
+		}
+	}
 	results := make([]control.ProcessResult, len(all))
 	var working sync.WaitGroup
 	for i, t := range all {
@@ -75,6 +80,23 @@ func (d *daemon) Process(ctx context.Context, o control.ProcessOrder, by release
 	}
 	working.Wait()
 	return results, nil
+}
+
+// mayBeOrdered refuses what would be taken for the fault of a release, or cannot be.
+func (t target) mayBeOrdered(v control.Verb) error {
+	if !t.isFPM() {
+		return nil
+	}
+	switch c := t.app.switcher.Snapshot().Current; {
+	case v == control.VerbScale:
+		return &control.Error{Kind: control.Usage, Message: "PHP-FPM is not scaled, only pools of workers are", Hint: "its number is max_children in the configuration"}
+	case v == control.VerbStop && c != nil:
+		return &control.Error{
+			Kind: control.Conflict, Message: fmt.Sprintf("%s is in the middle of the switch to %s", t.name, c.To.Release),
+			Hint: "wait for it, or: superctl abort --app " + t.app.name,
+		}
+	}
+	return nil
 }
 
 func (t target) carryOut(ctx context.Context, o control.ProcessOrder) error {
@@ -113,8 +135,7 @@ func (t target) orderFPM(ctx context.Context, o control.ProcessOrder) error {
 		return web.Restart(ctx)
 	case control.VerbSignal:
 		return web.Signal(unix.SignalNum("SIG" + o.Signal))
-	case control.VerbScale:
-		return errors.New("PHP-FPM has max_children in the configuration; only pools of workers are scaled")
+	case control.VerbScale: // refused before
 	}
 	return fmt.Errorf("order %q is unknown", o.Verb)
 }
