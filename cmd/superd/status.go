@@ -44,6 +44,7 @@ func (a *app) status(ctx context.Context) control.AppStatus {
 		s.Switch = &control.SwitchStatus{Record: *shot.Current, Since: shot.Since, Paused: shot.Paused}
 	}
 	s.State, s.Problems = standing(shot)
+	s.Problems = append(s.Problems, a.hooks.problems()...)
 	a.webStatus(ctx, &s, shot)
 	a.poolStatus(&s, shot)
 	return s
