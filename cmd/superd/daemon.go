@@ -54,6 +54,9 @@ func serve(ctx context.Context, file, state string) error {
 	if refused != nil {
 		d.log.Error("the configuration is refused; going on with the last good one", "file", file, "error", refused)
 	}
+	if err := tooFewDescriptors(mostProcesses(cfg, configuredSize)); err != nil {
+		d.log.Error("the limit of open files is low; going on, for there may be processes to look after", "error", err)
+	}
 	ctx, d.end = context.WithCancel(ctx)
 	defer d.end()
 	if err := d.open(ctx, keeper); err != nil {

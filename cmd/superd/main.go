@@ -170,6 +170,9 @@ func becomeKeeper(file string) error {
 	if err != nil {
 		return err
 	}
+	if err := tooFewDescriptors(mostProcesses(cfg, configuredSize)); err != nil {
+		return coded{fmt.Errorf("%w; nothing was started", err), exitRejected}
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find myself: %w", err)

@@ -66,6 +66,11 @@ func (d *daemon) Process(ctx context.Context, o control.ProcessOrder, by release
 			return nil, err
 		}
 	}
+	if o.Verb == control.VerbScale {
+		if err := d.roomToScale(all, o.Processes); err != nil {
+			return nil, err
+		}
+	}
 	results := make([]control.ProcessResult, len(all))
 	var working sync.WaitGroup
 	for i, t := range all {
