@@ -11,7 +11,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Client speaks to superd. Its errors are *Error, whatever went wrong. Streams go
@@ -26,9 +30,37 @@ type Client struct {
 func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
+		conn, err := d.DialContext(ctx, "unix", socket)
+		if errors.Is(err, unix.EAGAIN) {
+			return standInLine(socket)
+		}
+		return conn, err
 	}
 	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// linePatience is how long a client waits for its turn.
+const linePatience = 5 * time.Second
+
+// standInLine connects to a socket whose queue is full: somebody floods it. Who does
+// not block is told to try again, and finds it full again; who blocks is let in by the
+// kernel when there is room, in turn (net/unix/af_unix.c unix_stream_connect).
+func standInLine(socket string) (net.Conn, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make socket: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), socket)
+	patience := unix.NsecToTimeval(linePatience.Nanoseconds())
+	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience)
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("connect: %w", err), file.Close())
+	}
+	conn, err := net.FileConn(file)
+	return conn, errors.Join(err, file.Close())
 }
 
 // Status is everything that there is to see.

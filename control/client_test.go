@@ -1,11 +1,15 @@
 package control
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestClientSaysWhatToDo(t *testing.T) {
@@ -71,4 +75,49 @@ func TestClientIsNotPermitted(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), "denied 9 root gives it") {
 		t.Errorf("got %s (%v)", out, err)
 	}
+}
+
+// A queue that somebody keeps full does not keep a client out: it waits for its turn.
+func TestClientStandsInLine(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	first, err := net.Dial("unix", path) // the queue is full now
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := net.Dial("unix", path); !errors.Is(err, unix.EAGAIN) {
+		t.Fatalf("the queue is not full: %v", err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := NewClient(path).Health(t.Context())
+		answered <- err
+	}()
+	time.Sleep(100 * time.Millisecond) // it stands in line
+	if c, _, err := unix.Accept(fd); err == nil {
+		_ = unix.Close(c)
+	}
+	c, _, err := unix.Accept(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Read(c, make([]byte, 4096)); err != nil {
+		t.Error(err)
+	}
+	if _, err := unix.Write(c, []byte("HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{\"healthy\":true}")); err != nil {
+		t.Error(err)
+	}
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	_ = unix.Close(c)
 }
