@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -103,10 +105,25 @@ func TestMessages(t *testing.T) {
 	if !slices.Equal(e.heard, want) {
 		t.Errorf("heard %+v", e.heard)
 	}
-	if sid, err := SessionOf(me); err != nil || sid < 1 {
-		t.Errorf("session %d, %v", sid, err)
+}
+
+// A child leads a session of its own; this test's own may be out of sight, which
+// the kernel tells as 0 (a container that was entered, not started).
+func TestSessionOf(t *testing.T) {
+	child := exec.CommandContext(t.Context(), "sleep", "1m")
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := SessionOf(1 << 30); err == nil {
+	pid := child.Process.Pid
+	if sid, err := SessionOf(pid); err != nil || sid != pid {
+		t.Errorf("session %d of %d, %v", sid, pid, err)
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait() // killed
+	if _, err := SessionOf(pid); err == nil {
 		t.Error("a process that is not has a session")
 	}
 }
