@@ -169,7 +169,7 @@ func checkKeys(c *Check) []key {
 }
 
 func metricsKeys(m *Metrics) []key {
-	return []key{{name: "listen", kind: text{into: &m.Listen, want: `an address, such as "127.0.0.1:9465"`}, later: true}}
+	return []key{{name: "listen", kind: scraped{&m.Listen}}}
 }
 
 func webKeys(w *Web) []key {

@@ -73,6 +73,19 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	return call[Health](ctx, c, http.MethodGet, "/v1/health", nil)
 }
 
+// Metrics is everything for a dashboard, as OpenMetrics.
+func (c *Client) Metrics(ctx context.Context) (string, error) {
+	response, err := c.ask(ctx, http.MethodGet, "/v1/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(response.Body)
+	if err = errors.Join(err, response.Body.Close()); err != nil {
+		return "", c.unreachable(ctx, err)
+	}
+	return string(text), errorIn(response.StatusCode, text)
+}
+
 // Releases are the releases of an app, the last changed first.
 func (c *Client) Releases(ctx context.Context, app string) ([]ReleaseInfo, error) {
 	return call[[]ReleaseInfo](ctx, c, http.MethodGet, inApp(app, "releases"), nil)

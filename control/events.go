@@ -27,7 +27,11 @@ type Events struct {
 	size    int           // of their lines together
 	last    uint64        // number of the last one that was written
 	more    chan struct{} // closed, and made anew, when there is another
+	counts  map[counted]uint64
 }
+
+// counted is what events are counted by, for the metrics.
+type counted struct{ kind, app string }
 
 // kept is an event as it is sent, and what it is chosen by.
 type kept struct {
@@ -49,7 +53,7 @@ const (
 // OpenEvents reads what earlier superds have left at path, which need not exist. The
 // Events are usable in spite of an error, which says why they begin empty.
 func OpenEvents(path string, log *slog.Logger) (*Events, error) {
-	e := &Events{log: log, file: &eventFile{path: path}, wake: make(chan struct{}, 1), more: make(chan struct{})}
+	e := &Events{log: log, file: &eventFile{path: path}, wake: make(chan struct{}, 1), more: make(chan struct{}), counts: map[counted]uint64{}}
 	lines, last, err := e.file.open()
 	for _, line := range lines {
 		e.keep(line)
@@ -69,6 +73,7 @@ func (e *Events) Append(event Event) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.counts[counted{event.Kind, event.App}]++
 	if len(e.pending) >= maxPending {
 		e.lost++
 		return
@@ -77,6 +82,18 @@ func (e *Events) Append(event Event) {
 	select {
 	case e.wake <- struct{}{}:
 	default:
+	}
+}
+
+// count adds to sums how many of each kind there were since this superd began, of the
+// apps that may be seen.
+func (e *Events) count(sums map[string]uint64, sees func(app string) bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for of, n := range e.counts {
+		if sees(of.app) {
+			sums[of.kind] += n
+		}
 	}
 }
 

@@ -43,6 +43,7 @@ var spoken = map[string]struct {
 	"POST /v1/processes/{name...}/restart": {nil, []ProcessResult{}, []int{200}},
 	"POST /v1/processes/{name...}/signal":  {SignalRequest{}, []ProcessResult{}, []int{200}},
 	"POST /v1/processes/{name...}/scale":   {ScaleRequest{}, []ProcessResult{}, []int{200}},
+	"GET /v1/metrics":                      {nil, "", []int{200}},
 	"POST /v1/superd/shutdown":             {nil, Done{}, []int{202}},
 }
 
@@ -136,7 +137,7 @@ func checkOperation(t *testing.T, key string, r route, o operation, types map[st
 	want := schemaOf(reflect.TypeOf(says.answers), types)
 	for _, status := range says.statuses {
 		content := o.Responses[fmt.Sprint(status)].Content
-		if !slices.ContainsFunc([]string{jsonType, linesType}, func(kind string) bool { return cmp.Equal(want, content[kind].Schema) }) {
+		if !slices.ContainsFunc([]string{jsonType, linesType, "application/openmetrics-text"}, func(kind string) bool { return cmp.Equal(want, content[kind].Schema) }) {
 			t.Errorf("%s answers %d: %v is described, want %v", key, status, content, want)
 		}
 	}
@@ -190,7 +191,7 @@ func collect(t reflect.Type, types map[string]reflect.Type, properties map[strin
 		switch {
 		case f.Anonymous && name == "":
 			collect(f.Type, types, properties, required)
-		case name != "" && f.IsExported():
+		case name != "" && name != "-" && f.IsExported():
 			properties[name] = schemaOf(f.Type, types)
 			if options == "" {
 				*required = append(*required, name)
@@ -279,13 +280,14 @@ func exampleStatus() *Status {
 		Apps: []AppStatus{{
 			Name: "shop", State: AppSwitching, Live: &r42, Previous: &r41, Switch: &SwitchStatus{Record: going, Since: at(0, 9)},
 			FPM: &FPMStatus{Name: "shop/fpm", Listen: "/run/superd/shop/fpm.sock", Generations: []GenerationStatus{
-				{Generation: r42, State: "live", PID: 5120, Since: at(0, 1), Active: 3, Idle: 13, Memory: 188743680, CPU: 21.5,
-					Traffic: &TrafficStatus{Requests: 1200, Failed: 3, ErrorShare: 0.0025, P50: 0.011, P95: 0.19}},
-				{Generation: r41, State: "parked", PID: 4002, Since: at(0, 0).AddDate(0, 0, -1), Idle: 16, Memory: 201326592},
+				{Generation: r42, State: "live", PID: 5120, Since: at(0, 1), Active: 3, Idle: 13, Consumption: Consumption{Memory: 188743680, CPU: 21.5, CPUSeconds: 12.5},
+					Traffic: &TrafficStatus{Requests: 1200, Failed: 3, ErrorShare: 0.0025, P50: 0.011, P95: 0.19,
+						Total: TrafficTotal{Requests: 90210, Failed: 17, Seconds: 1804.5, Times: map[float64]uint64{0.016: 80000, 0.256: 90000}}}},
+				{Generation: r41, State: "parked", PID: 4002, Since: at(0, 0).AddDate(0, 0, -1), Idle: 16, Consumption: Consumption{Memory: 201326592}},
 			}},
 			Pools: []PoolStatus{{Name: "shop/emails", Wanted: 2, Running: 1, Draining: 1, Workers: []ProcessStatus{
-				{Name: "shop/emails:0", App: "shop", Pool: "emails", State: "running", PID: 5131, Release: "r42", Generation: 7, Since: at(0, 4), Memory: 41943040, CPU: 1.5},
-				{Name: "shop/emails:1", App: "shop", Pool: "emails", State: "draining", PID: 4011, Release: "r41", Generation: 6, Stale: true, Since: at(0, 8), Restarts: 2, Last: "exited with code 12", Memory: 50331648},
+				{Name: "shop/emails:0", App: "shop", Pool: "emails", State: "running", PID: 5131, Release: "r42", Generation: 7, Since: at(0, 4), Consumption: Consumption{Memory: 41943040, CPU: 1.5, CPUSeconds: 12.5}},
+				{Name: "shop/emails:1", App: "shop", Pool: "emails", State: "draining", PID: 4011, Release: "r41", Generation: 6, Stale: true, Since: at(0, 8), Restarts: 2, Last: "exited with code 12", Consumption: Consumption{Memory: 50331648}},
 			}}},
 		}},
 		Programs: []ProcessStatus{{Name: "nginx:0", State: "backoff", Since: at(0, 18), Restarts: 3, Last: "exited with code 1"}},

@@ -30,6 +30,7 @@ func (r route) parameters() []string {
 var routes = []route{
 	{"GET", "/v1/health", RoleAny, (*request).health},
 	{"GET", "/v1/status", RoleRead, (*request).status},
+	{"GET", "/v1/metrics", RoleRead, (*request).metrics},
 	{"GET", "/v1/events?since&follow", RoleRead, (*request).events},
 	{"GET", "/v1/logs/{name...}?lines&follow&stream", RoleRead, (*request).logs},
 

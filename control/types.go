@@ -75,20 +75,29 @@ type GenerationStatus struct {
 	Active   int       `json:"active"` // children with a request
 	Idle     int       `json:"idle"`
 	Queue    int       `json:"queue"` // connections that wait for a child
-	Memory   uint64    `json:"memory,omitempty"`
-	CPU      float64   `json:"cpu,omitempty"`
+	Consumption
 
 	Traffic *TrafficStatus `json:"traffic,omitempty"` // absent: nobody has asked it anything yet
 }
 
-// TrafficStatus is how users of a generation fared in its last five minutes that had
-// any.
+// TrafficStatus is how users of a generation fared: in its last five minutes that had
+// any, and in all.
 type TrafficStatus struct {
 	Requests   uint64  `json:"requests"`
 	Failed     uint64  `json:"failed"`      // status 500 and more, or the child was ended by a signal
 	ErrorShare float64 `json:"error_share"` // from 0 to 1
 	P50        float64 `json:"p50"`         // seconds within which half of them were answered
 	P95        float64 `json:"p95"`         // and all but a twentieth
+
+	Total TrafficTotal `json:"total"`
+}
+
+// TrafficTotal is counted since the generation has been there.
+type TrafficTotal struct {
+	Requests uint64             `json:"requests"`
+	Failed   uint64             `json:"failed"`
+	Seconds  float64            `json:"seconds"` // that all answers took together
+	Times    map[float64]uint64 `json:"-"`       // answers within so many seconds: for the metrics only
 }
 
 // PoolStatus is one pool of workers.
@@ -112,9 +121,15 @@ type ProcessStatus struct {
 	Stale      bool      `json:"stale,omitempty"` // runs another release than the live one
 	Since      time.Time `json:"since,omitzero"`
 	Restarts   int       `json:"restarts,omitempty"`
-	Last       string    `json:"last,omitempty"`   // how the life before ended
-	Memory     uint64    `json:"memory,omitempty"` // bytes, of its whole tree
-	CPU        float64   `json:"cpu,omitempty"`    // percent of one processor
+	Last       string    `json:"last,omitempty"` // how the life before ended
+	Consumption
+}
+
+// Consumption is what a process and all below it take, measured when the status was asked for.
+type Consumption struct {
+	Memory     uint64  `json:"memory,omitempty"`      // bytes
+	CPU        float64 `json:"cpu,omitempty"`         // percent of one processor, over its life
+	CPUSeconds float64 `json:"cpu_seconds,omitempty"` // of processors, until now
 }
 
 // Health is the answer of GET /v1/health: 200 when healthy, else 503.

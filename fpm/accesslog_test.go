@@ -124,8 +124,8 @@ func TestTrafficIsCountedExactly(t *testing.T) {
 	l.sees(g1, v)
 	l.sees(g2, v)
 	st, _ := l.status(g2)
-	if st.Traffic != l.Traffic(g2).Recent || st.Traffic.Answers == 0 {
-		t.Errorf("the status has %d answers", st.Traffic.Answers)
+	if st.Traffic != l.Traffic(g2) || st.Traffic.Total.Answers == 0 {
+		t.Errorf("the status has %d answers", st.Traffic.Total.Answers)
 	}
 	if notes := s.told(Note); len(notes) > 0 {
 		t.Errorf("%+v", notes)

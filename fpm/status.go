@@ -40,7 +40,7 @@ type Status struct {
 	Queue    int       `json:"queue"`          // connections that wait; -1: not known
 	Last     string    `json:"last,omitempty"` // how the master before ended
 
-	Traffic traffic.Counts `json:"traffic"` // of the last five minutes with any
+	Traffic traffic.Figures `json:"traffic"`
 }
 
 // Status are all generations that run, the oldest first.
@@ -64,7 +64,7 @@ func (w *Web) Status(ctx context.Context) []Status {
 func (s *server) statusNow(ctx context.Context) Status {
 	p := s.proc.Status()
 	st := Status{Generation: s.generation(), State: Starting, PID: p.PID, Since: p.Since, Restarts: p.Restarts, Active: -1, Idle: -1, Queue: -1}
-	st.Traffic = s.meter().log.Figures().Recent
+	st.Traffic = s.meter().log.Figures()
 	if p.Last != nil {
 		st.Last = p.Last.String()
 	}

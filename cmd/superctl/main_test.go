@@ -40,7 +40,7 @@ func (f *fakeDaemon) Status(context.Context) (control.Status, error) {
 			Name: name, State: control.AppOK, Live: &g2, Previous: &g1,
 			FPM: &control.FPMStatus{Name: name + "/fpm", Generations: []control.GenerationStatus{{Generation: g2, State: "live", PID: 100, Active: 1, Idle: 3}}},
 			Pools: []control.PoolStatus{{Name: name + "/emails", Wanted: 1, Running: 1, Draining: f.draining, Workers: []control.ProcessStatus{
-				{Name: name + "/emails:0", State: "running", PID: 101, Release: "r2", Generation: 2, Memory: 5 << 20},
+				{Name: name + "/emails:0", State: "running", PID: 101, Release: "r2", Generation: 2, Consumption: control.Consumption{Memory: 5 << 20}},
 				{Name: name + "/emails:1", State: "draining", PID: 102, Release: "r1", Generation: 1, Stale: true},
 			}}},
 		})

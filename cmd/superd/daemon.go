@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -35,6 +36,7 @@ type daemon struct {
 	apps     []*app // by name
 	socket   *control.Socket
 	server   *control.Server
+	metrics  net.Listener // nil: nobody asks for them but on the control socket
 
 	end      context.CancelFunc // begins the shutdown
 	leftover []*supervisor.Child
@@ -124,6 +126,9 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Add("children", d.children.Run)
 	g.Add("leftovers", d.runLeftovers)
 	g.Add("control socket", func(ctx context.Context) error { return d.server.Run(ctx, d.socket) })
+	if d.metrics != nil {
+		g.Add("metrics", func(ctx context.Context) error { return d.server.ServeMetrics(ctx, d.metrics) })
+	}
 	for _, a := range d.apps {
 		a.add(&g)
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"time"
 
+	"github.com/prometheus/procfs"
 	"github.com/shirou/gopsutil/v3/process"
 )
 
@@ -10,12 +12,17 @@ import (
 type consumption struct {
 	memory uint64  // resident, in bytes
 	cpu    float64 // percent of one processor since the process began
+	busy   float64 // seconds of processors
 }
 
 // measure asks /proc once for all processes, when somebody wants to know, and adds up
 // each of roots with its descendants. A process that ends meanwhile counts nothing.
 func measure(ctx context.Context, roots map[int]bool) map[int]consumption {
 	all, err := process.ProcessesWithContext(ctx)
+	if err != nil {
+		return nil
+	}
+	fs, err := procfs.NewDefaultFS()
 	if err != nil {
 		return nil
 	}
@@ -35,13 +42,41 @@ func measure(ctx context.Context, roots map[int]bool) map[int]consumption {
 		if memory, err := p.MemoryInfoWithContext(ctx); err == nil {
 			sum.memory += memory.RSS
 		}
-		if cpu, err := p.CPUPercentWithContext(ctx); err == nil {
-			sum.cpu += cpu
+		if busy, err := worked(fs, int(p.Pid)); err == nil {
+			sum.busy += busy
+			sum.cpu += percent(ctx, p, busy)
 		}
 		sums[root] = sum
 	}
 	return sums
 }
+
+// worked is how many seconds of processors a process has used, with those of its
+// children that it has waited for: what a tree has used does not fall when one of it
+// ends (proc_pid_stat(5): utime, stime, cutime, cstime).
+func worked(fs procfs.FS, pid int) (float64, error) {
+	p, err := fs.Proc(pid)
+	if err != nil {
+		return 0, err
+	}
+	s, err := p.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return (float64(s.UTime) + float64(s.STime) + float64(s.CUTime) + float64(s.CSTime)) / ticksPerSecond, nil
+}
+
+// percent is how much of one processor that is over the life of p.
+func percent(ctx context.Context, p *process.Process, busy float64) float64 {
+	born, err := p.CreateTimeWithContext(ctx) // in milliseconds
+	if err != nil {
+		return 0
+	}
+	return 100 * busy / max(time.Since(time.UnixMilli(born)).Seconds(), 0.01)
+}
+
+// ticksPerSecond is USER_HZ, the same on every machine that Go runs on.
+const ticksPerSecond = 100
 
 // rootOf is the one of roots that pid is or descends from.
 func rootOf(pid int32, parents map[int32]int32, roots map[int]bool) (int, bool) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os/user"
 	"slices"
 	"strconv"
@@ -24,7 +25,24 @@ func (d *daemon) newServer(ctx context.Context) (err error) {
 		return err
 	}
 	d.server = control.NewServer(control.Options{Daemon: d, Events: d.events, Rules: rules, Log: d.log})
+	d.listenForScrapers(ctx)
 	return nil
+}
+
+// listenForScrapers opens the address of the metrics. That it is taken is no reason to
+// leave processes without a superd: it is told, and the control socket has them too.
+func (d *daemon) listenForScrapers(ctx context.Context) {
+	address := d.cfg.Metrics.Listen
+	if address == "" {
+		return
+	}
+	var listen net.ListenConfig
+	l, err := listen.Listen(ctx, "tcp", address)
+	if err != nil {
+		d.log.Error("the metrics have no address", "listen", address, "error", err)
+		return
+	}
+	d.metrics = l
 }
 
 func accessRules(access []config.Access) ([]control.Rule, error) {

@@ -98,14 +98,30 @@ func (a *app) webStatus(ctx context.Context, s *control.AppStatus, shot release.
 	}
 }
 
-func trafficStatus(c *traffic.Counts) *control.TrafficStatus {
-	if c.Requests() == 0 {
+func trafficStatus(f *traffic.Figures) *control.TrafficStatus {
+	all, c := &f.Total, &f.Recent
+	if all.Requests() == 0 {
 		return nil
 	}
 	return &control.TrafficStatus{
 		Requests: c.Requests(), Failed: c.Failed(), ErrorShare: c.ErrorShare(),
 		P50: c.Quantile(0.5).Seconds(), P95: c.Quantile(0.95).Seconds(),
+		Total: control.TrafficTotal{Requests: all.Requests(), Failed: all.Failed(), Seconds: all.Took.Seconds(), Times: octaves(all)},
 	}
+}
+
+// octaves are the times of c in buckets that a dashboard can afford: each twice as
+// wide as the one before, by its upper end in seconds, and counting all below too.
+func octaves(c *traffic.Counts) map[float64]uint64 {
+	const each = 4 // buckets of package traffic to an octave
+	below, last := map[float64]uint64{}, len(c.Times)-1
+	sum := uint64(0)
+	for i, n := range c.Times {
+		if sum += n; i%each == 0 && i < last {
+			below[traffic.Bound(i).Seconds()] = sum
+		}
+	}
+	return below
 }
 
 func (a *app) poolStatus(s *control.AppStatus, shot release.Snapshot) {
@@ -133,24 +149,26 @@ func workerStatus(app, pool string, w workers.WorkerStatus, shot release.Snapsho
 // addUsage measures memory and CPU of everything in s at once.
 func addUsage(ctx context.Context, s *control.Status) {
 	roots := map[int]bool{}
-	eachProcess(s, func(pid int, _ *uint64, _ *float64) { roots[pid] = true })
+	eachProcess(s, func(pid int, _ *control.Consumption) { roots[pid] = true })
 	used := measure(ctx, roots)
-	eachProcess(s, func(pid int, memory *uint64, cpu *float64) { *memory, *cpu = used[pid].memory, used[pid].cpu })
+	eachProcess(s, func(pid int, u *control.Consumption) {
+		u.Memory, u.CPU, u.CPUSeconds = used[pid].memory, used[pid].cpu, used[pid].busy
+	})
 }
 
-func eachProcess(s *control.Status, do func(pid int, memory *uint64, cpu *float64)) {
+func eachProcess(s *control.Status, do func(pid int, u *control.Consumption)) {
 	for _, a := range s.Apps {
 		if a.FPM != nil {
 			for i := range a.FPM.Generations {
 				if g := &a.FPM.Generations[i]; g.PID != 0 {
-					do(g.PID, &g.Memory, &g.CPU)
+					do(g.PID, &g.Consumption)
 				}
 			}
 		}
 		for _, p := range a.Pools {
 			for i := range p.Workers {
 				if w := &p.Workers[i]; w.PID != 0 {
-					do(w.PID, &w.Memory, &w.CPU)
+					do(w.PID, &w.Consumption)
 				}
 			}
 		}

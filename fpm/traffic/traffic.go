@@ -16,6 +16,8 @@ type Counts struct {
 	Errors  uint64 `json:"errors"`  // of these, a status of 500 and more
 	Killed  uint64 `json:"killed"`  // workers that a signal ended: they write nothing down
 	Times   Times  `json:"times"`   // of the answers
+
+	Took time.Duration `json:"took"` // all answers together
 }
 
 // Times are durations in buckets, each a quarter of an octave wide: a quantile is
@@ -42,7 +44,11 @@ func (c *Counts) Add(status int, took time.Duration) {
 		i++
 	}
 	c.Times[i]++
+	c.Took += took
 }
+
+// Bound is what a bucket of Times ends at. The last one has all that took longer too.
+func Bound(bucket int) time.Duration { return bounds[bucket] }
 
 // Requests are all that have ended, well or not.
 func (c *Counts) Requests() uint64 { return c.Answers + c.Killed }
@@ -76,6 +82,7 @@ func (c Counts) Plus(other *Counts) Counts {
 	c.Answers += other.Answers
 	c.Errors += other.Errors
 	c.Killed += other.Killed
+	c.Took += other.Took
 	for i := range c.Times {
 		c.Times[i] += other.Times[i]
 	}
@@ -88,6 +95,7 @@ func (c Counts) Minus(earlier *Counts) Counts {
 	c.Answers -= min(c.Answers, earlier.Answers)
 	c.Errors -= min(c.Errors, earlier.Errors)
 	c.Killed -= min(c.Killed, earlier.Killed)
+	c.Took -= min(c.Took, earlier.Took)
 	for i := range c.Times {
 		c.Times[i] -= min(c.Times[i], earlier.Times[i])
 	}

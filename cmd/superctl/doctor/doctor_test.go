@@ -422,7 +422,7 @@ var kinds = map[string]struct {
 // running is the status of a superd that has read the file.
 func (w *world) running() *control.Status {
 	return &control.Status{PID: 77, Healthy: true, Apps: []control.AppStatus{{Name: "shop", FPM: &control.FPMStatus{
-		Listen: w.listen(), Generations: []control.GenerationStatus{{Memory: 10 << 20}},
+		Listen: w.listen(), Generations: []control.GenerationStatus{{Consumption: control.Consumption{Memory: 10 << 20}}},
 	}}}}
 }
 
