@@ -44,7 +44,7 @@ func TestRoutes(t *testing.T) {
 
 func TestWhatIsNotThereSaysWhatIs(t *testing.T) {
 	h := newHouse(t)
-	e := h.refused(NotFound, "GET", "/v1/metrics", "")
+	e := h.refused(NotFound, "GET", "/v1/nothing", "")
 	for _, r := range routes {
 		if !strings.Contains(e.Hint, r.method+" "+r.path) {
 			t.Errorf("%s %s is not in the hint", r.method, r.path)
