@@ -20,6 +20,7 @@ type conn struct {
 	pidfd int
 	epoch uint64 // 0: has never commanded
 	claim uint64 // ID of its claim while that is undecided
+	knows uint32 // the pipes it may be sent, see wire.PipeErr
 
 	waiting []message
 	full    bool // an exit did not fit

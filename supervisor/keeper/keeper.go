@@ -122,7 +122,10 @@ func (k *Keeper) wait() time.Time {
 			k.watch(c.stage, unix.POLLIN, stagePipe{c})
 		}
 		if k.draining && !c.dead && !c.silent {
-			k.watch(c.out, unix.POLLIN, outputPipe{c})
+			k.watch(c.out, unix.POLLIN, outputPipe{&c.out, &c.silent})
+		}
+		if k.unread() && !c.dead && !c.mute && c.err >= 0 {
+			k.watch(c.err, unix.POLLIN, outputPipe{&c.err, &c.mute})
 		}
 	}
 	n, err := unix.Poll(k.polled, k.timeout(time.Now()))

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"errors"
+	"math/bits"
 	"strconv"
 	"time"
 
@@ -85,10 +86,10 @@ func (k *Keeper) claim(c *conn, f wire.Frame) {
 	case k.claimant != nil:
 		k.answer(c, f, wire.Busy, "another claim is being decided")
 	case k.commander == nil:
-		c.claim = f.ID
+		c.claim, c.knows = f.ID, f.Status
 		k.grant(c)
 	default:
-		c.claim = f.ID
+		c.claim, c.knows = f.ID, f.Status
 		k.claimant, k.patience = c, time.Now().Add(yieldTime)
 		k.send(k.commander, message{frame: wire.Frame{Op: wire.Fence}, gate: -1})
 	}
@@ -123,7 +124,7 @@ func (k *Keeper) grant(c *conn) {
 	c.waiting = append(c.waiting, message{frame: wire.Frame{Op: wire.Granted, ID: c.claim, Epoch: k.epoch}, gate: -1})
 	for _, ch := range k.table.children {
 		ch.told = false
-		c.waiting = append(c.waiting, message{ch.frame(wire.Child), []int{ch.pidfd, ch.out}, -1})
+		c.waiting = append(c.waiting, ch.message(wire.Child, c.knows, -1))
 	}
 	for _, h := range k.table.held {
 		c.waiting = append(c.waiting, message{wire.Frame{Op: wire.Held, Slot: h.name}, []int{h.fd}, -1})
@@ -220,7 +221,7 @@ func (k *Keeper) spawn(c *conn, f wire.Frame, fds []int) {
 	case len(k.table.children) >= maxChildren:
 		full = errors.New("the keeper has " + itoa(maxChildren) + " children and takes no more")
 	default:
-		full = k.table.room(3)
+		full = k.table.room(3 + bits.OnesCount32(f.Status&wire.AllPipes))
 	}
 	if full != nil {
 		k.answer(c, f, wire.Full, full.Error())
@@ -230,14 +231,14 @@ func (k *Keeper) spawn(c *conn, f wire.Frame, fds []int) {
 		k.answer(c, f, wire.Invalid, err.Error())
 		return
 	}
-	ch, gate, err := k.fork(f.Slot, f.Data, fds[0], fds[1:])
+	ch, gate, err := k.fork(&f, fds[0], fds[1:])
 	if err != nil {
 		k.answer(c, f, wire.Failed, err.Error())
 		return
 	}
-	answer := ch.frame(wire.Spawned)
-	answer.ID = f.ID
-	k.send(c, message{answer, []int{ch.pidfd, ch.out, gate}, gate})
+	answer := ch.message(wire.Spawned, f.Status, gate)
+	answer.frame.ID = f.ID
+	k.send(c, answer)
 }
 
 // checkSpec looks at the memfd, not into it: nobody can change it any more, and it

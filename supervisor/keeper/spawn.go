@@ -21,21 +21,34 @@ import (
 // allows to this user is not to be had; it then stays at what it is.
 const pipeSize = 1 << 20
 
-// pipes are the three of a child that is being made. The ends that are not taken
-// out are closed by close.
+// pipes are those of a child that is being made. The ends that are not taken out are
+// closed by close.
 type pipes struct {
 	out, gate, stage [2]int // read end, write end
+	err, in          [2]int // only if they were asked for, see wire.PipeErr
 }
 
-func (p *pipes) open() error {
-	p.out, p.gate, p.stage = [2]int{-1, -1}, [2]int{-1, -1}, [2]int{-1, -1}
-	for _, ends := range []*[2]int{&p.out, &p.gate, &p.stage} {
+func (p *pipes) all() [5]*[2]int { return [...]*[2]int{&p.out, &p.gate, &p.stage, &p.err, &p.in} }
+
+func (p *pipes) open(more uint32) error {
+	for _, ends := range p.all() {
+		*ends = [2]int{-1, -1}
+	}
+	for _, ends := range p.all() {
+		if ends == &p.err && more&wire.PipeErr == 0 || ends == &p.in && more&wire.PipeIn == 0 {
+			continue
+		}
 		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 			return failed("make a pipe", err)
 		}
 	}
-	_, _ = unix.FcntlInt(uintptr(p.out[0]), unix.F_SETPIPE_SZ, pipeSize) // see pipeSize
-	for _, fd := range []int{p.out[0], p.stage[0]} {
+	for _, fd := range []int{p.out[0], p.err[0]} {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize) // see pipeSize; -1 is no pipe
+	}
+	for _, fd := range []int{p.out[0], p.stage[0], p.err[0], p.in[1]} {
+		if fd < 0 {
+			continue
+		}
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return failed("prepare a pipe", err)
 		}
@@ -44,7 +57,7 @@ func (p *pipes) open() error {
 }
 
 func (p *pipes) close() {
-	for _, ends := range []*[2]int{&p.out, &p.gate, &p.stage} {
+	for _, ends := range p.all() {
 		closeFD(&ends[0])
 		closeFD(&ends[1])
 	}
@@ -57,14 +70,20 @@ func take(fd *int) int {
 }
 
 // fork makes a child that waits at its gate. The caller owns the gate.
-func (k *Keeper) fork(slot string, note []byte, spec int, files []int) (*child, int, error) {
+func (k *Keeper) fork(f *wire.Frame, spec int, files []int) (*child, int, error) {
 	var p pipes
 	defer p.close()
-	if err := p.open(); err != nil {
+	if err := p.open(f.Status); err != nil {
 		return nil, -1, err
 	}
 	pidfd := -1
 	inherit := []uintptr{uintptr(k.null), uintptr(p.out[1]), uintptr(p.out[1])}
+	if p.in[0] >= 0 {
+		inherit[0] = uintptr(p.in[0])
+	}
+	if p.err[1] >= 0 {
+		inherit[2] = uintptr(p.err[1])
+	}
 	for _, fd := range files {
 		inherit = append(inherit, uintptr(fd))
 	}
@@ -85,8 +104,8 @@ func (k *Keeper) fork(slot string, note []byte, spec int, files []int) (*child, 
 		return nil, -1, err // likewise
 	}
 	c := &child{
-		slot: slot, note: note, pid: pid, start: start, born: time.Now().UnixNano(), pidfd: pidfd,
-		out: take(&p.out[0]), stage: take(&p.stage[0]),
+		slot: f.Slot, note: f.Data, pid: pid, start: start, born: time.Now().UnixNano(), pidfd: pidfd,
+		out: take(&p.out[0]), err: take(&p.err[0]), in: take(&p.in[1]), stage: take(&p.stage[0]),
 	}
 	k.table.add(c)
 	return c, take(&p.gate[1]), nil

@@ -31,6 +31,8 @@ type child struct {
 	born  int64
 	pidfd int
 	out   int // read end of its output
+	err   int // read end of its standard error, -1 where that is the output
+	in    int // write end of its standard input, -1 where that is /dev/null
 
 	stage int    // read end of what the stage has to say; -1 once it has ended
 	said  []byte // by the stage, see stage.go
@@ -43,7 +45,7 @@ type child struct {
 
 	asked uint32 // 1 once the stop signal was sent, see tell
 
-	silent bool // has no output any more that would have to be drained
+	silent, mute bool // out, err: nothing will come any more that would have to be drained
 }
 
 // held is a descriptor superd has left here.
@@ -80,8 +82,10 @@ func descriptorLimit() int {
 func (t *table) room(n int) error {
 	used := 16 + 2*maxConns + 2*len(t.children) + len(t.held)
 	for _, c := range t.children {
-		if c.stage >= 0 {
-			used++
+		for _, fd := range [...]int{c.stage, c.err, c.in} {
+			if fd >= 0 {
+				used++
+			}
 		}
 	}
 	if used+n > t.limit-spareDescriptors {
@@ -105,6 +109,8 @@ func (t *table) forget(c *child) {
 func (c *child) close() {
 	closeFD(&c.pidfd)
 	closeFD(&c.out)
+	closeFD(&c.err)
+	closeFD(&c.in)
 	closeFD(&c.stage)
 }
 
@@ -142,9 +148,23 @@ func (t *table) drop(name string) {
 	}
 }
 
-// frame describes the child to a superd.
-func (c *child) frame(op wire.Op) wire.Frame {
-	return wire.Frame{Op: op, Slot: c.slot, Data: c.note, PID: uint32(c.pid), Start: c.start, Time: c.born, Status: c.asked}
+// message describes the child to a superd that knows these pipes. gate is that of a
+// child that was made just now, else -1.
+func (c *child) message(op wire.Op, knows uint32, gate int) message {
+	m := message{
+		frame: wire.Frame{Op: op, Slot: c.slot, Data: c.note, PID: uint32(c.pid), Start: c.start, Time: c.born, Status: c.asked},
+		fds:   []int{c.pidfd, c.out}, gate: gate,
+	}
+	if gate >= 0 {
+		m.fds = append(m.fds, gate)
+	}
+	if c.err >= 0 && knows&wire.PipeErr != 0 {
+		m.fds, m.frame.Code = append(m.fds, c.err), m.frame.Code|wire.Code(wire.PipeErr)
+	}
+	if c.in >= 0 && knows&wire.PipeIn != 0 {
+		m.fds, m.frame.Code = append(m.fds, c.in), m.frame.Code|wire.Code(wire.PipeIn)
+	}
+	return m
 }
 
 func (c *child) exit() wire.Frame {

@@ -1,7 +1,9 @@
 package client
 
 import (
+	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"time"
 
@@ -10,13 +12,14 @@ import (
 	"superd/supervisor/keeper/wire"
 )
 
-// newChild takes the descriptors: pidfd, output, and of a new child the gate.
+// newChild takes the descriptors: pidfd, output, of a new child the gate, and the
+// pipes that the frame names.
 func newChild(f wire.Frame, fds []int) (*Child, error) {
-	want := 2
+	want, pipes := 2, uint32(f.Code)&wire.AllPipes
 	if f.Op == wire.Spawned {
 		want = 3
 	}
-	if len(fds) != want {
+	if len(fds) != want+bits.OnesCount32(pipes) || uint32(f.Code) != pipes {
 		wire.CloseAll(fds)
 		return nil, fmt.Errorf("child %s came with %d descriptors", f.Slot, len(fds))
 	}
@@ -28,16 +31,42 @@ func newChild(f wire.Frame, fds []int) (*Child, error) {
 	if want == 3 {
 		ch.gate = os.NewFile(uintptr(fds[2]), "gate of "+f.Slot)
 	}
+	fds = fds[want:]
+	if pipes&wire.PipeErr != 0 {
+		ch.Err, fds = os.NewFile(uintptr(fds[0]), "standard error of "+f.Slot), fds[1:]
+	}
+	if pipes&wire.PipeIn != 0 {
+		ch.In = os.NewFile(uintptr(fds[0]), "standard input of "+f.Slot)
+	}
 	return ch, nil
 }
 
 // close gives the descriptors of a child back that nobody has seen.
 func (ch *Child) close() {
-	for _, f := range []*os.File{ch.Pidfd, ch.Out, ch.gate} {
+	_ = errors.Join(ch.Close(), ch.gate.Close()) // never used; a nil file only says so
+}
+
+// Close gives back the descriptors of a child that is done with.
+func (ch *Child) Close() error {
+	var errs []error
+	for _, f := range []*os.File{ch.Pidfd, ch.Out, ch.Err, ch.In} {
 		if f != nil {
-			_ = f.Close() // never used
+			errs = append(errs, f.Close())
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// pipes are those that s asks for, as the wire has them.
+func (s *Spec) pipes() uint32 {
+	var p uint32
+	if s.Err {
+		p |= wire.PipeErr
+	}
+	if s.In {
+		p |= wire.PipeIn
+	}
+	return p
 }
 
 // descriptors are the sealed specification and duplicates of the files, in the

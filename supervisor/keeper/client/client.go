@@ -44,6 +44,10 @@ type Spec struct {
 	Nice   int
 	Limits []Limit
 	Files  []*os.File // become descriptors 3, 4, … of the child
+
+	// Pipes of its own for standard error and standard input. A keeper that is too
+	// old to know them makes none: then Err and In of the child are nil.
+	Err, In bool
 }
 
 // A Limit is one resource limit (getrlimit(2)).
@@ -61,7 +65,9 @@ type Child struct {
 	Start uint64    // /proc/PID/stat field 22, clock ticks since boot
 	Born  time.Time // wall clock
 	Pidfd *os.File
-	Out   *os.File // read end of stdout and stderr, non-blocking
+	Out   *os.File // read end of stdout, and of stderr where Err is nil; non-blocking
+	Err   *os.File // read end of stderr, non-blocking, or nil
+	In    *os.File // write end of stdin, non-blocking, or nil: then stdin is /dev/null
 	Told  bool     // its stop signal was sent, see Tell; in the snapshot only
 	gate  *os.File // nil once open, and for a child from the snapshot
 }
@@ -162,7 +168,7 @@ func (c *Client) Spawn(ctx context.Context, s Spec) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := c.ask(ctx.Done(), wire.Frame{Op: wire.Spawn, Slot: s.Slot, Data: s.Note}, fds)
+	a, err := c.ask(ctx.Done(), wire.Frame{Op: wire.Spawn, Slot: s.Slot, Data: s.Note, Status: s.pipes()}, fds)
 	if errors.Is(err, errGaveUp) {
 		err = context.Cause(ctx)
 	}

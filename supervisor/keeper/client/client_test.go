@@ -257,3 +257,37 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 }
+
+// A keeper that is older than the pipes makes none, whatever it is asked for.
+func TestOlderKeeperMakesNoPipes(t *testing.T) {
+	path := serve(t, func(p peer) {
+		p.grant()
+		f := p.receive()
+		if f.Status != wire.AllPipes {
+			p.t.Errorf("it asks for pipes %b", f.Status)
+		}
+		p.send(wire.Frame{Op: wire.Spawned, ID: f.ID, Slot: "s", PID: 7}, 0, 0, 0)
+		f = p.receive()
+		p.send(wire.Frame{Op: wire.Spawned, ID: f.ID, Slot: "t", PID: 8, Code: 4}, 0, 0, 0, 0) // of a later version
+		p.receive()
+	})
+	c, err := Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ch, err := c.Spawn(t.Context(), Spec{Slot: "s", Argv: []string{"x"}, Err: true, In: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ch.Err != nil || ch.In != nil || ch.Out == nil {
+		t.Errorf("got %+v", ch)
+	}
+	ch.Drop()
+	if err := ch.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Spawn(t.Context(), Spec{Slot: "t", Argv: []string{"x"}, Err: true}); err == nil {
+		t.Error("pipes that are not known are taken for others")
+	}
+}

@@ -51,7 +51,7 @@ func (c *Client) claim(ctx context.Context) error {
 }
 
 func (c *Client) picture() error {
-	if err := c.write(wire.Frame{Op: wire.Claim}, nil); err != nil {
+	if err := c.write(wire.Frame{Op: wire.Claim, Status: wire.AllPipes}, nil); err != nil {
 		return err
 	}
 	for {

@@ -31,9 +31,9 @@ type Op uint8
 
 // From superd. Each but Ack and Fenced is answered by a frame of the same ID.
 const (
-	Claim    Op = 1 // become the commander
+	Claim    Op = 1 // become the commander; Status=Pipes it knows
 	Fenced   Op = 2 // the answer to Fence: gives no more orders
-	Spawn    Op = 3 // Slot, Data=note, descriptors: sealed specification, files
+	Spawn    Op = 3 // Slot, Data=note, Status=Pipes that are asked for, descriptors: sealed specification, files
 	Ack      Op = 4 // Slot, PID: the exit is recorded, the slot is free
 	Put      Op = 5 // Slot=name, one descriptor
 	Drop     Op = 6 // Slot=name
@@ -45,12 +45,23 @@ const (
 const (
 	Done    Op = 32 // the answer where nothing else is: Code, Data=text
 	Granted Op = 33 // Epoch; a Child or Held for everything there is follows, then End
-	Child   Op = 34 // Slot, Data=note, PID, Start, Time=born, Status=1 once it was told; descriptors: pidfd, output
+	Child   Op = 34 // Slot, Data=note, PID, Start, Time=born, Status=1 once it was told, Code=Pipes; descriptors: pidfd, output, those of Pipes
 	Held    Op = 35 // Slot=name, one descriptor
 	End     Op = 36 // the picture is complete
-	Spawned Op = 37 // as Child, descriptors: pidfd, output, gate
+	Spawned Op = 37 // as Child, descriptors: pidfd, output, gate, those of Pipes
 	Exit    Op = 38 // Slot, PID, Start, Status=wait status, Time=when, Data=why it never ran
 	Fence   Op = 39 // another superd claims the fleet
+)
+
+// Pipes are the pipes of a child beside its output. They came after the first
+// keepers: one that does not know them reads past the word, makes none, and says so
+// by a Code of 0 in its answer. A superd that does not claim with them is never sent
+// one, and what such a pipe holds is thrown away while it commands.
+const (
+	PipeErr uint32 = 1 << 0 // standard error apart from the output: a read end
+	PipeIn  uint32 = 1 << 1 // standard input: a write end
+
+	AllPipes = PipeErr | PipeIn
 )
 
 // Code says how a request went.
