@@ -245,5 +245,15 @@ func FuzzLoad(f *testing.F) {
 				}
 			}
 		}
+		for _, p := range c.Programs {
+			for _, arg := range append(p.Command, p.ReadyCommand...) {
+				if _, err := Expand(arg, Vars{}); err != nil && !strings.Contains(err.Error(), "is not in the environment") {
+					t.Fatalf("accepted %q: %v", arg, err)
+				}
+			}
+			if times, err := p.Times(); err != nil || times != nil && !times.Next(time.Now()).After(time.Now()) {
+				t.Fatalf("accepted schedule %q: %v", p.Schedule, err)
+			}
+		}
 	})
 }

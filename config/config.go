@@ -35,11 +35,14 @@ type Config struct {
 	StateDir string
 	LogDir   string
 
-	Log     Log
-	Access  []Access
-	Apps    []App // by name
-	Metrics Metrics
-	Web     Web
+	Log      Log
+	Access   []Access
+	Apps     []App     // by name
+	Programs []Program // by name
+	Groups   []Group   // by name
+	Metrics  Metrics
+	Web      Web
+	Compat   Compat
 
 	Warnings []Problem // what is accepted but worth telling, by file and line
 }
@@ -89,6 +92,8 @@ type Switch struct {
 	Before, After    *Hook    // nil: none
 	MaxErrorRate     float64  // 0 to 1; 0: not looked at
 	MinRequests      int
+	CanaryShare      float64 // percent, above 0 and below 100; 0: none
+	CanaryTime       time.Duration
 }
 
 // Hook is a command that runs once in a switch.
@@ -125,6 +130,7 @@ type FPM struct {
 	Args                    []string
 	Include                 []string // to be given to Expand: absolute paths then
 	Warmup                  []string // each begins with "/"
+	Log                     Output   // of the masters; paths may have templates
 }
 
 // Worker is a pool of identical queue workers.
@@ -149,6 +155,7 @@ type Worker struct {
 	Env            map[string]string // on top of the app's; values may have templates
 	Nice           int
 	Limits         map[string]uint64 // by the names of setrlimit, lower case: nofile, core …; or Unlimited
+	Log            Output            // paths may have templates
 }
 
 // Check asks whether a release is well.
@@ -172,6 +179,88 @@ type Check struct {
 	Deadline           time.Duration
 }
 
+// Output is what becomes of what a process writes.
+type Output struct {
+	Stdout     string // file, journal, syslog, none, inherit, or the absolute path of a file
+	Stderr     string // likewise; or stdout: goes where that goes, in the order it was written
+	MaxSize    int64  // bytes; a file this long is rotated; 0: never by size
+	Keep       int    // rotated files kept
+	Compress   bool
+	MaxAge     time.Duration // a file this old is rotated; 0: never by age
+	MaxTotal   int64         // bytes of all files of the process; 0: no limit
+	Timestamps bool
+	Format     string // raw, json
+}
+
+// Program is anything outside the apps: kept up, run once, or run on a schedule.
+type Program struct {
+	Name        string
+	Description string
+	Command     []string // templates {slot} and {env:NAME}, here and in all that follows
+	// After and Requires name what is up before this program starts: "program.redis",
+	// "app.shop". After has all that Requires has, programs that this one is stopped and
+	// started with. There is no circle in them.
+	After    []string
+	Requires []string
+
+	Autostart      bool
+	Restart        string // always, unexpected, never
+	PlannedExits   []int  // exit codes from 0 to 255
+	Ready          string // alive, notify, log, command
+	ReadyLog       *regexp.Regexp
+	ReadyCommand   []string
+	MinHealthyTime time.Duration
+	Backoff        Backoff
+	MaxRestarts    int // within RestartWindow; 0: never gives up
+	RestartWindow  time.Duration
+	Processes      int
+
+	Directory   string            // absolute, once it is expanded
+	User        string            // a name that exists; empty: as superd itself runs
+	Group       string            // a name that exists; the user's own when not given
+	Umask       fs.FileMode       // the bits that new files do not get
+	Env         map[string]string // values may have templates
+	EnvFile     string            // to be given to Expand: an absolute path then; empty: none
+	ClearEnv    bool              // true: not even PATH and the language are inherited
+	Reload      *Reload           // nil: cannot be reloaded
+	StopSignal  syscall.Signal
+	StopTimeout time.Duration // may be Infinity
+	KillScope   string        // tree, process: what is killed at the end of StopTimeout
+	Nice        int
+	Limits      map[string]uint64 // as those of a worker
+	MaxMemory   int64             // bytes, of the whole tree; 0: none
+	MaxAge      time.Duration     // 0: none
+	Watchdog    time.Duration     // 0: none
+
+	Schedule string // five fields of cron, a word such as @daily, or "every 1m"; empty: none. See Times.
+	Timezone string // of the fields; empty: the machine's
+	Overlap  string // skip, queue, kill: what a run does that is due while the last one is there
+	Missed   string // skip, once: whether runs that were due while superd was away are made up for
+
+	Log Output
+}
+
+// Backoff is how long a program waits before it is started again.
+type Backoff struct {
+	First      time.Duration
+	Factor     float64 // at least 1
+	Max        time.Duration
+	Jitter     float64       // 0 to 1: the part that is left to chance
+	ResetAfter time.Duration // a life this long makes the next wait the first one again
+}
+
+// Reload is what makes a program read its own configuration. Either is set.
+type Reload struct {
+	Signal  syscall.Signal
+	Command []string // templates as in the program's
+}
+
+// Group is a name for several programs and apps.
+type Group struct {
+	Name    string
+	Members []string // "program.nginx", "app.shop"; at least one, each once
+}
+
 // Metrics is where the metrics are served besides the control socket.
 type Metrics struct {
 	Listen string // empty: nowhere
@@ -181,4 +270,9 @@ type Metrics struct {
 type Web struct {
 	Listen    string // empty: off
 	TokenFile string
+}
+
+// Compat is what is served for programs that were written for supervisord.
+type Compat struct {
+	XMLRPC string // the absolute path of a unix socket; empty: off
 }

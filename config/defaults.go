@@ -35,6 +35,7 @@ func newApp(name string) App {
 			KeepReleases:     5,
 			MaxErrorRate:     0.05,
 			MinRequests:      20,
+			CanaryTime:       2 * time.Minute,
 		},
 	}
 }
@@ -51,6 +52,7 @@ func newFPM() *FPM {
 		PM:           "static",
 		MaxChildren:  16,
 		DrainTimeout: time.Minute,
+		Log:          newOutput(),
 	}
 }
 
@@ -66,6 +68,33 @@ func newWorker(name string) Worker {
 		StopTimeout:    90 * time.Second,
 		MaxDraining:    16,
 		PlannedExits:   []int{0, 12},
+		Log:            newOutput(),
+	}
+}
+
+func newOutput() Output {
+	return Output{Stdout: "file", Stderr: "stdout", MaxSize: 50 << 20, Keep: 10, Compress: true, Format: "raw"}
+}
+
+func newProgram(name string) Program {
+	return Program{
+		Name:           name,
+		Autostart:      true,
+		Restart:        "always",
+		PlannedExits:   []int{0},
+		Ready:          "alive",
+		MinHealthyTime: time.Second,
+		Backoff:        Backoff{First: 500 * time.Millisecond, Factor: 2, Max: 30 * time.Second, Jitter: 0.1, ResetAfter: time.Minute},
+		RestartWindow:  time.Minute,
+		Processes:      1,
+		Directory:      "/",
+		Umask:          0o022,
+		StopSignal:     syscall.SIGTERM,
+		StopTimeout:    30 * time.Second,
+		KillScope:      "tree",
+		Overlap:        "skip",
+		Missed:         "skip",
+		Log:            newOutput(),
 	}
 }
 

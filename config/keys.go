@@ -19,22 +19,23 @@ func namesOf(keys []key) []string {
 	return names
 }
 
-// topKeys are those outside any table. Apps are only collected: their defaults
-// depend on keys that another file may set.
-func topKeys(c *Config, include *[]string, access, apps *[]node) []key {
+// topKeys are those outside any table. What a file has of apps, programs and the like
+// is only collected: it depends on what another file may say.
+func topKeys(c *Config, f *found) []key {
 	return []key{
 		{name: "socket", kind: absolute{into: &c.Socket}},
 		{name: "run_dir", kind: absolute{into: &c.RunDir}},
 		{name: "state_dir", kind: absolute{into: &c.StateDir}},
 		{name: "log_dir", kind: absolute{into: &c.LogDir}},
-		{name: "include", kind: texts{into: include, want: `an array of file names or patterns, such as ["conf.d/*.toml"]`}},
+		{name: "include", kind: texts{into: &f.include, want: `an array of file names or patterns, such as ["conf.d/*.toml"]`}},
 		{name: "log", kind: section{func() []key { return logKeys(&c.Log) }}},
-		{name: "access", kind: rows{into: access, keys: func() []key { return accessKeys(new(Access)) }}},
-		{name: "app", kind: named{into: apps, keys: func() []key { a := newApp(""); return appKeys(&a) }}},
+		{name: "access", kind: rows{into: &f.access, keys: func() []key { return accessKeys(new(Access)) }}},
+		{name: "app", kind: named{into: &f.apps, keys: func() []key { a := newApp(""); return appKeys(&a) }}},
 		{name: "metrics", kind: section{func() []key { return metricsKeys(&c.Metrics) }}},
 		{name: "web", kind: section{func() []key { return webKeys(&c.Web) }}},
-		{name: "program", kind: unserved{"programs are not run by this version yet; remove the section, and keep what runs it now"}},
-		{name: "group", kind: unserved{"groups are not served by this version yet, for they group programs; remove the section"}},
+		{name: "compat", kind: section{func() []key { return compatKeys(&c.Compat) }}},
+		{name: "program", kind: named{into: &f.programs, keys: func() []key { p := newProgram(""); return programKeys(&p) }}, later: true},
+		{name: "group", kind: named{into: &f.groups, keys: func() []key { return groupKeys(new(Group)) }}, later: true},
 	}
 }
 
@@ -85,6 +86,8 @@ func switchKeys(s *Switch) []key {
 		{name: "after", kind: section{func() []key { s.After = newHook(); return hookKeys(s.After) }}},
 		{name: "max_error_rate", kind: fraction{&s.MaxErrorRate}},
 		{name: "min_requests", kind: number{&s.MinRequests, 0, maxCount}},
+		{name: "canary_share", kind: percentage{&s.CanaryShare}, later: true},
+		{name: "canary_time", kind: duration{into: &s.CanaryTime, positive: true}},
 	}
 }
 
@@ -103,7 +106,7 @@ func fpmKeys(f *FPM, a *App) []key {
 		{name: "listen", kind: listener{&f.Listen, a}},
 		{name: "listen_owner", kind: account{into: &f.ListenOwner}},
 		{name: "listen_group", kind: account{into: &f.ListenGroup, group: true}},
-		{name: "listen_mode", kind: mode{&f.ListenMode}},
+		{name: "listen_mode", kind: mode{into: &f.ListenMode}},
 		{name: "backlog", kind: number{&f.Backlog, 1, 65535}},
 		{name: "document_root", kind: inside{one: &f.DocumentRoot, want: `a directory inside the release, such as "public"`}},
 		{name: "handoff", kind: choice{&f.Handoff, []string{"parallel", "reload"}}},
@@ -121,6 +124,7 @@ func fpmKeys(f *FPM, a *App) []key {
 		{name: "args", kind: texts{into: &f.Args, want: `an array of arguments, such as ["-c", "/etc/php.ini"]`}},
 		{name: "include", kind: texts{into: &f.Include, want: `an array of files, such as ["/etc/superd/shop-pool.conf"]`}},
 		{name: "warmup", kind: texts{into: &f.Warmup, want: `an array of paths, such as ["/", "/login"]`}},
+		{name: "log", kind: section{func() []key { return outputKeys(&f.Log) }}, later: true},
 	}
 }
 
@@ -132,19 +136,99 @@ func workerKeys(w *Worker) []key {
 		{name: "canary", kind: number{&w.Canary, 0, maxCount}},
 		{name: "max_parallel", kind: share{&w.MaxParallel}},
 		{name: "min_healthy_time", kind: duration{into: &w.MinHealthyTime}},
-		{name: "ready", kind: readiness{w}},
+		{name: "ready", kind: readiness{&w.Ready, &w.ReadyLog}},
 		{name: "ready_command", kind: command{&w.ReadyCommand}},
-		{name: "stop_signal", kind: signal{&w.StopSignal}},
+		{name: "stop_signal", kind: signal{into: &w.StopSignal}},
 		{name: "stop_timeout", kind: duration{into: &w.StopTimeout, infinity: true}},
 		{name: "max_draining", kind: number{&w.MaxDraining, 1, maxCount}},
 		{name: "max_memory", kind: size{&w.MaxMemory}, later: true},
-		{name: "max_age", kind: duration{into: &w.MaxAge}, later: true},
+		{name: "max_age", kind: optionalDuration{&w.MaxAge}, later: true},
 		{name: "watchdog", kind: duration{into: &w.Watchdog}, later: true},
 		{name: "planned_exits", kind: numbers{&w.PlannedExits, 0, 255, "an array of exit codes, such as [0, 12]"}},
 		{name: "env", kind: environment{&w.Env}},
 		{name: "nice", kind: number{&w.Nice, -20, 19}},
 		{name: "limits", kind: limits{&w.Limits}},
+		{name: "log", kind: section{func() []key { return outputKeys(&w.Log) }}, later: true},
 	}
+}
+
+func outputKeys(o *Output) []key {
+	return []key{
+		{name: "stdout", kind: destination{into: &o.Stdout}},
+		{name: "stderr", kind: destination{into: &o.Stderr, stdout: true}},
+		{name: "max_size", kind: size{&o.MaxSize}},
+		{name: "keep", kind: number{&o.Keep, 0, maxCount}},
+		{name: "compress", kind: flag{&o.Compress}},
+		{name: "max_age", kind: optionalDuration{&o.MaxAge}},
+		{name: "max_total", kind: size{&o.MaxTotal}},
+		{name: "timestamps", kind: flag{&o.Timestamps}},
+		{name: "format", kind: choice{&o.Format, []string{"raw", "json"}}},
+	}
+}
+
+func programKeys(p *Program) []key {
+	return []key{
+		{name: "description", kind: text{into: &p.Description, want: `a few words, such as "the web server"`}},
+		{name: "command", kind: command{&p.Command}},
+		{name: "after", kind: texts{into: &p.After, want: `an array of programs and apps, such as ["redis"]`}},
+		{name: "requires", kind: texts{into: &p.Requires, want: `an array of programs, such as ["redis"]`}},
+		{name: "autostart", kind: flag{&p.Autostart}},
+		{name: "restart", kind: choice{&p.Restart, []string{"always", "unexpected", "never"}}},
+		{name: "planned_exits", kind: numbers{&p.PlannedExits, 0, 255, "an array of exit codes, such as [0, 2]"}},
+		{name: "ready", kind: readiness{&p.Ready, &p.ReadyLog}},
+		{name: "ready_command", kind: command{&p.ReadyCommand}},
+		{name: "min_healthy_time", kind: duration{into: &p.MinHealthyTime}},
+		{name: "backoff", kind: section{func() []key { return backoffKeys(&p.Backoff) }}},
+		{name: "max_restarts", kind: number{&p.MaxRestarts, 0, maxCount}},
+		{name: "restart_window", kind: duration{into: &p.RestartWindow, positive: true}},
+		{name: "processes", kind: number{&p.Processes, 0, maxCount}},
+		{name: "directory", kind: template{&p.Directory, `the absolute path of a directory, such as "/srv/shop"`}},
+		{name: "user", kind: account{into: &p.User}},
+		{name: "group", kind: account{into: &p.Group, group: true}},
+		{name: "umask", kind: mode{into: &p.Umask, mask: true}},
+		{name: "env", kind: environment{&p.Env}},
+		{name: "env_file", kind: template{&p.EnvFile, `a file, such as "/etc/default/nginx"`}},
+		{name: "clear_env", kind: flag{&p.ClearEnv}},
+		{name: "reload", kind: section{func() []key { p.Reload = new(Reload); return reloadKeys(p.Reload) }}, later: true},
+		{name: "stop_signal", kind: signal{into: &p.StopSignal}},
+		{name: "stop_timeout", kind: duration{into: &p.StopTimeout, infinity: true}},
+		{name: "kill_scope", kind: choice{&p.KillScope, []string{"tree", "process"}}},
+		{name: "nice", kind: number{&p.Nice, -20, 19}},
+		{name: "limits", kind: limits{&p.Limits}},
+		{name: "max_memory", kind: size{&p.MaxMemory}, later: true},
+		{name: "max_age", kind: optionalDuration{&p.MaxAge}, later: true},
+		{name: "watchdog", kind: duration{into: &p.Watchdog}, later: true},
+		{name: "schedule", kind: text{into: &p.Schedule, want: wantSchedule}, later: true},
+		{name: "timezone", kind: text{into: &p.Timezone, want: `the name of a time zone, such as "Europe/Berlin"`}, later: true},
+		{name: "overlap", kind: choice{&p.Overlap, []string{"skip", "queue", "kill"}}, later: true},
+		{name: "missed", kind: choice{&p.Missed, []string{"skip", "once"}}, later: true},
+		{name: "log", kind: section{func() []key { return outputKeys(&p.Log) }}, later: true},
+	}
+}
+
+func backoffKeys(b *Backoff) []key {
+	return []key{
+		{name: "first", kind: duration{into: &b.First, positive: true}},
+		{name: "factor", kind: decimal{&b.Factor, 1, 100, "a number of at least 1, such as 2.0"}},
+		{name: "max", kind: duration{into: &b.Max, positive: true}},
+		{name: "jitter", kind: decimal{&b.Jitter, 0, 1, "a number from 0 to 1, such as 0.1"}},
+		{name: "reset_after", kind: duration{into: &b.ResetAfter}},
+	}
+}
+
+func reloadKeys(r *Reload) []key {
+	return []key{
+		{name: "signal", kind: signal{into: &r.Signal, any: true}},
+		{name: "command", kind: command{&r.Command}},
+	}
+}
+
+func groupKeys(g *Group) []key {
+	return []key{{name: "members", kind: texts{into: &g.Members, want: `an array of programs and apps, such as ["program.nginx", "app.shop"]`}}}
+}
+
+func compatKeys(c *Compat) []key {
+	return []key{{name: "xmlrpc", kind: socketPath{&c.XMLRPC}, later: true}}
 }
 
 func checkKeys(c *Check) []key {

@@ -278,19 +278,57 @@ func (k numbers) set(n node) {
 type fraction struct{ into *float64 }
 
 func (k fraction) set(n node) {
+	decimal{k.into, 0, 1, "a number from 0 to 1, such as 0.05 for five in a hundred"}.set(n)
+}
+
+// decimal is a number with or without a fraction.
+type decimal struct {
+	into        *float64
+	least, most float64
+	want        string
+}
+
+func (k decimal) set(n node) {
 	f, ok := n.value.(float64)
 	if i, isInt := n.value.(int64); isInt {
 		f, ok = float64(i), true
 	}
-	if !ok {
-		n.mistyped("a number from 0 to 1, such as 0.05")
+	switch {
+	case !ok:
+		n.mistyped(k.want)
+	case !(f >= k.least && f <= k.most): // NaN too
+		n.wrong("must be %s, is %v", k.want, f)
+	default:
+		*k.into = f
+	}
+}
+
+// percentage is a part of a whole, and neither nothing nor all of it; "" is none.
+type percentage struct{ into *float64 }
+
+func (k percentage) set(n node) {
+	const want = `a percentage above 0% and below 100%, such as "10%"`
+	s, ok := n.text(want)
+	if !ok || s == "" {
 		return
 	}
-	if !(f >= 0 && f <= 1) {
-		n.wrong("must be from 0 to 1, such as 0.05 for five in a hundred, is %v", f)
+	share, err := parseShare(s)
+	if err != nil || share.Percent == 0 || share.Percent == 100 {
+		n.wrong("must be %s, is %q", want, short(s))
 		return
 	}
-	*k.into = f
+	*k.into = share.Percent
+}
+
+// optionalDuration is a duration; "" is none, as "0s" is.
+type optionalDuration struct{ into *time.Duration }
+
+func (k optionalDuration) set(n node) {
+	if n.value == "" {
+		*k.into = 0
+		return
+	}
+	duration{into: k.into}.set(n)
 }
 
 type duration struct {
@@ -362,14 +400,21 @@ func (k share) set(n node) {
 	*k.into = s
 }
 
-type signal struct{ into *syscall.Signal }
+type signal struct {
+	into *syscall.Signal
+	any  bool // it need not ask a process to end
+}
 
 func (k signal) set(n node) {
 	s, ok := n.text(`the name of a signal, such as "TERM"`)
 	if !ok {
 		return
 	}
-	sig, err := parseStopSignal(s)
+	parse := parseStopSignal
+	if k.any {
+		parse = parseSignal
+	}
+	sig, err := parse(s)
 	if err != nil {
 		n.wrong("%v", err)
 		return
@@ -377,10 +422,17 @@ func (k signal) set(n node) {
 	*k.into = sig
 }
 
-type mode struct{ into *fs.FileMode }
+type mode struct {
+	into *fs.FileMode
+	mask bool // the bits that are taken away
+}
 
 func (k mode) set(n node) {
-	s, ok := n.text(`the rights of a file in octal and in quotes, such as "0660"`)
+	want := `the rights of a file in octal and in quotes, such as "0660"`
+	if k.mask {
+		want = `the rights that new files do not get, in octal and in quotes, such as "022"`
+	}
+	s, ok := n.text(want)
 	if !ok {
 		return
 	}

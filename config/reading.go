@@ -15,12 +15,20 @@ type reading struct {
 	warnings []Problem
 	accounts accounts
 
-	apps   []node
-	access []node
+	found
 	broken bool               // some of a file could not be read: what seems to be missing may be there
 	taken  map[string]Problem // where a name that may be set once was set
 	files  map[fileID]string  // every file read, by the path it was read under
 	open   []opened           // the file being read, under those that include it
+}
+
+// found is what the files have that is read when all of them are known.
+type found struct {
+	include  []string // read once more, with their places, by include
+	access   []node
+	apps     []node
+	programs []node
+	groups   []node
 }
 
 // fileID tells files apart whatever they are called.
@@ -79,8 +87,7 @@ func (in *reading) readText(path, text string) node {
 	}
 	root := node{in: in, file: f, place: f.root, value: f.tree}
 	in.once(root)
-	var patterns []string // read once more, with their places, by include
-	root.read(topKeys(in.config, &patterns, &in.access, &in.apps))
+	root.read(topKeys(in.config, &in.found))
 	return root
 }
 
@@ -164,7 +171,10 @@ func (in *reading) finish() (*Config, error) {
 		in.problems = append(in.problems, first)
 	}
 	in.finishApps()
+	in.finishPrograms()
+	in.finishGroups()
 	in.finishAccess()
+	in.finishCompat()
 	if len(in.problems) > 0 {
 		all := Problems(inOrder(in.problems))
 		return nil, &all

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The rules between keys, and the defaults that depend on other keys. They run
@@ -16,14 +17,9 @@ import (
 
 // finishApps reads the apps of all files.
 func (in *reading) finishApps() {
-	slices.SortStableFunc(in.apps, func(a, b node) int { return cmp.Compare(a.key, b.key) })
+	in.apps = inOneFile(in.apps, "app")
 	listens := make(map[string]Problem)
-	for i, n := range in.apps {
-		if i > 0 && in.apps[i-1].key == n.key {
-			first := in.apps[i-1].problem("")
-			n.wrong("this app is in %s:%d already; one app belongs into one file", first.File, first.Line)
-			continue
-		}
+	for _, n := range in.apps {
 		a := newApp(n.name)
 		checkName(n, n.name)
 		n.read(appKeys(&a))
@@ -33,6 +29,19 @@ func (in *reading) finishApps() {
 			alone(n.at("fpm").at("listen"), a.FPM.Listen, listens)
 		}
 	}
+}
+
+// inOneFile sorts tables by name, and drops those that another file has too.
+func inOneFile(all []node, what string) []node {
+	slices.SortStableFunc(all, func(a, b node) int { return cmp.Compare(a.name, b.name) })
+	return slices.CompactFunc(all, func(again, first node) bool {
+		if first.name != again.name {
+			return false
+		}
+		p := first.problem("")
+		again.wrong("this %s is in %s:%d already; one %s belongs into one file", what, p.File, p.Line, what)
+		return true
+	})
 }
 
 // alone refuses a socket that another app has.
@@ -75,8 +84,9 @@ func checkApp(n node, a *App) {
 	if os.Geteuid() != 0 && a.User != "" && !n.in.accounts.isMe(a.User) {
 		n.at("user").warn("counts only when superd runs as root; as another user it runs everything as itself")
 	}
-	checkEnvFile(n.at("env_file"), a)
+	a.EnvFile = checkEnvFile(n.at("env_file"), a.EnvFile, map[string]string{"app": a.Name, "root": a.Root})
 	checkSwitch(n.at("switch"), &a.Switch)
+	checkCanary(n.at("switch"), a)
 	if a.FPM != nil {
 		checkFPM(n.at("fpm"), a)
 	}
@@ -114,27 +124,26 @@ func checkRoot(n node, a *App) {
 }
 
 // checkEnvFile reads the file now, so that a bad line is told now, unless where
-// it is depends on a release.
-func checkEnvFile(n node, a *App) {
-	if a.EnvFile == "" {
-		return
+// it is depends on a release. It returns what is to be given to Expand.
+func checkEnvFile(n node, written string, known map[string]string) string {
+	if written == "" {
+		return ""
 	}
-	path, err := expandKnown(a.EnvFile, map[string]string{"app": a.Name, "root": a.Root})
+	path, err := expandKnown(written, known)
 	if err != nil {
-		if !strings.HasPrefix(a.EnvFile, "/") && !strings.HasPrefix(a.EnvFile, "{") {
-			n.wrong("must be an absolute path, is %q", short(a.EnvFile))
+		if !strings.HasPrefix(written, "/") && !strings.HasPrefix(written, "{") {
+			n.wrong("must be an absolute path, is %q", short(written))
 		}
-		return
+		return written
 	}
 	if !filepath.IsAbs(path) {
 		n.wrong("must be an absolute path, is %q", short(path))
-		return
+		return written
 	}
-	a.EnvFile = escaped(path)
 	_, err = EnvFile(path)
 	var bad *Problems
 	if !errors.As(err, &bad) {
-		return
+		return escaped(path)
 	}
 	for _, p := range *bad {
 		if p.Line == 0 {
@@ -143,6 +152,7 @@ func checkEnvFile(n node, a *App) {
 		}
 		n.in.problems = append(n.in.problems, p)
 	}
+	return escaped(path)
 }
 
 // escaped is a path that Expand leaves as it is.
@@ -154,6 +164,25 @@ func checkSwitch(n node, s *Switch) {
 		if hook != nil && isTable && !n.at(name).has("command") {
 			n.at(name).missing("command", `such as ["php", "artisan", "migrate", "--force"]`)
 		}
+	}
+}
+
+// checkCanary holds a share of live traffic to what it needs: two generations that
+// serve side by side, each its own release whatever path the web server sends.
+func checkCanary(n node, a *App) {
+	if a.Switch.CanaryShare == 0 {
+		if n.has("canary_time") && !n.has("canary_share") {
+			n.at("canary_time").wrong(`counts with canary_share only, such as canary_share = "10%%"; set that, or leave it out`)
+		}
+		return
+	}
+	switch at := n.at("canary_share"); {
+	case a.FPM == nil:
+		at.wrong("needs [app.%s.fpm]: it is a share of the requests, and this app answers none", a.Name)
+	case a.FPM.Handoff != "parallel":
+		at.wrong(`needs handoff = "parallel" in fpm: with %q there is never a second generation to give a share to`, a.FPM.Handoff)
+	case !a.FPM.Pin:
+		at.wrong("needs pin = true in fpm: otherwise the path that the web server sends decides which release runs, not the share")
 	}
 }
 
@@ -182,6 +211,7 @@ func checkFPM(n node, a *App) {
 			"and going back is a second reload; only for hosts that cannot hold two masters in memory")
 	}
 	checkArgs(n.at("args"), f.Args)
+	checkOutput(n.at("log"), &f.Log, 1)
 	f.Include = checkIncludes(n.at("include"), f.Include)
 	for i, path := range f.Warmup {
 		if !strings.HasPrefix(path, "/") {
@@ -328,11 +358,21 @@ func checkWorker(n node, w *Worker) {
 	if w.Canary > w.Processes {
 		n.at("canary").wrong("must be at most processes, %d, is %d", w.Processes, w.Canary)
 	}
-	if w.Ready == "command" && !n.has("ready_command") {
+	checkReadiness(n, w.Ready, w.Watchdog)
+	checkOutput(n.at("log"), &w.Log, w.Processes)
+}
+
+// checkReadiness holds together how a process says that it is well: at first, and
+// then again and again.
+func checkReadiness(n node, ready string, watchdog time.Duration) {
+	if ready == "command" && !n.has("ready_command") {
 		n.at("ready").wrong(`"command" needs the key ready_command beside it, such as ["php", "artisan", "queue:ready"]`)
 	}
-	if w.Ready != "command" && n.has("ready_command") {
+	if ready != "command" && n.has("ready_command") {
 		n.at("ready_command").wrong(`counts with ready = "command" only; set that, or leave it out`)
+	}
+	if watchdog > 0 && ready != "notify" {
+		n.at("watchdog").wrong(`needs ready = "notify": a process that sends WATCHDOG=1 sends READY=1 first, and only with that is it told where to`)
 	}
 }
 

@@ -74,15 +74,6 @@ func (k rows) set(n node) {
 	*k.into = append(*k.into, n.items("an array of tables, each under a header in double brackets: [["+n.key+"]]")...)
 }
 
-// unserved is a table whose names the contract has and this version has not.
-type unserved struct{ why string }
-
-func (k unserved) set(n node) {
-	for _, name := range n.names() {
-		n.at(name).wrong("%s", k.why)
-	}
-}
-
 // environment is a table of variables; their values are templates.
 type environment struct{ into *map[string]string }
 
@@ -229,8 +220,11 @@ func checkSocket(path string) error {
 	return nil
 }
 
-// readiness is how a worker tells that it is ready.
-type readiness struct{ worker *Worker }
+// readiness is how a process tells that it is ready.
+type readiness struct {
+	ready *string
+	log   **regexp.Regexp
+}
 
 func (k readiness) set(n node) {
 	const want = `"alive", "notify", "log:<regexp>" or "command"`
@@ -240,9 +234,9 @@ func (k readiness) set(n node) {
 	}
 	switch expression, isLog := strings.CutPrefix(s, "log:"); {
 	case s == "alive", s == "notify", s == "command":
-		k.worker.Ready = s
+		*k.ready = s
 	case isLog && expression != "":
-		k.worker.Ready, k.worker.ReadyLog = "log", compile(n, expression)
+		*k.ready, *k.log = "log", compile(n, expression)
 	default:
 		n.wrong("must be %s, is %q", want, short(s))
 	}
@@ -282,4 +276,45 @@ func within(root, path string) (string, bool) {
 	}
 	ok := filepath.IsLocal(path) && filepath.Clean(path) != "."
 	return filepath.Join(root, path), ok
+}
+
+// destination is where a stream of output goes.
+type destination struct {
+	into   *string
+	stdout bool // it may go where stdout goes
+}
+
+func (k destination) set(n node) {
+	known := []string{"file", "journal", "syslog", "none", "inherit"}
+	if k.stdout {
+		known = append([]string{"stdout"}, known...)
+	}
+	want := "one of " + quotedList(known) + `, or the absolute path of a file`
+	s, ok := n.text(want)
+	switch {
+	case !ok:
+	case slices.Contains(known, s):
+		*k.into = s
+	case strings.HasPrefix(s, "{"), filepath.IsAbs(s):
+		template{into: k.into, want: want}.set(n)
+	default:
+		n.wrong("must be %s, is %q", want, short(s))
+	}
+}
+
+// socketPath is the path of a unix socket that superd is to serve; "" is none.
+type socketPath struct{ into *string }
+
+func (k socketPath) set(n node) {
+	if n.value == "" {
+		return
+	}
+	before := len(n.in.problems)
+	absolute{into: k.into}.set(n)
+	if len(n.in.problems) > before {
+		return
+	}
+	if err := checkSocket(*k.into); err != nil {
+		n.wrong("%v", err)
+	}
 }

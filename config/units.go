@@ -138,6 +138,15 @@ func parseStopSignal(name string) (syscall.Signal, error) {
 	return signal, nil
 }
 
+// parseSignal reads the name of any signal that a process can answer.
+func parseSignal(name string) (syscall.Signal, error) {
+	signal := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
+	if signal == 0 || signal == syscall.SIGKILL || signal == syscall.SIGSTOP {
+		return 0, fmt.Errorf(`must be the name of a signal that a program can answer, such as "HUP" or "USR1", is %q`, short(name))
+	}
+	return signal, nil
+}
+
 func parseMode(text string) (fs.FileMode, error) {
 	mode, err := strconv.ParseUint(text, 8, 32)
 	if err != nil || mode > 0o777 {
