@@ -36,8 +36,9 @@ demo: deps build ## a small PHP shop: switch, bad release, rollback, crash, repo
 	go run ./e2e/demo
 
 bench: deps build ## the same load on superd and on today's ways, side by side
-	@packaging/deps supervisor
+	@packaging/deps supervisor runit s6
 	go run ./e2e/bench
+	go run ./e2e/bench/fleet
 
 deps: ## what tests and demo need, from Debian
 	@packaging/deps $(PACKAGES)
