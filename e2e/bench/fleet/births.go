@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -124,14 +125,7 @@ func (b *births) drain() {
 	}
 }
 
-func (b *births) has(pid int) bool {
-	for _, p := range b.pids {
-		if p == pid {
-			return true
-		}
-	}
-	return false
-}
+func (b *births) has(pid int) bool { return slices.Contains(b.pids, pid) }
 
 func countLines(path string) (n int, err error) {
 	f, err := os.Open(path)

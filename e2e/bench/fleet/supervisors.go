@@ -134,7 +134,7 @@ func superd(dir string, programs []string) (*running, error) {
 		return nil, err
 	}
 	return &running{
-		cmd: exec.CommandContext(context.Background(), binary("superd"), "run", "--config", file), //nolint:forbidigo // ended by end
+		cmd: exec.CommandContext(context.Background(), binary("superd"), "run", "--config", file),
 		bye: syscall.SIGTERM, log: filepath.Join(dir, "log", "p0-0.log"),
 	}, nil
 }
@@ -164,7 +164,7 @@ func supervisord(dir string, programs []string) (*running, error) {
 		return nil, err
 	}
 	return &running{
-		cmd: exec.CommandContext(context.Background(), "supervisord", "-c", file), //nolint:forbidigo // ended by end
+		cmd: exec.CommandContext(context.Background(), "supervisord", "-c", file),
 		bye: syscall.SIGTERM, log: filepath.Join(dir, "p0.log"),
 	}, nil
 }
@@ -186,7 +186,7 @@ func runit(dir string, programs []string) (*running, error) {
 		}
 	}
 	return &running{
-		cmd: exec.CommandContext(context.Background(), "runsvdir", svc), //nolint:forbidigo // ended by end
+		cmd: exec.CommandContext(context.Background(), "runsvdir", svc),
 		bye: syscall.SIGHUP, log: filepath.Join(log, "current"),
 	}, nil
 }
@@ -206,7 +206,7 @@ func s6(dir string, programs []string) (*running, error) {
 		}
 	}
 	return &running{
-		cmd: exec.CommandContext(context.Background(), "s6-svscan", "-c", "4000", svc), //nolint:forbidigo // ended by end
+		cmd: exec.CommandContext(context.Background(), "s6-svscan", "-c", "4000", svc),
 		bye: syscall.SIGTERM, log: filepath.Join(log, "current"),
 	}, nil
 }
