@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -27,6 +28,8 @@ type running struct {
 	log   string // where what the first program writes ends up
 	out   bytes.Buffer
 	ended chan error
+
+	waiting sync.WaitGroup
 }
 
 func supervisors() []supervisor {
@@ -46,7 +49,7 @@ func (r *running) start() error {
 		return err
 	}
 	r.ended = make(chan error, 1)
-	go func() { r.ended <- r.cmd.Wait() }()
+	r.waiting.Go(func() { r.ended <- r.cmd.Wait() })
 	return nil
 }
 
@@ -81,6 +84,7 @@ func (r *running) stop(b *births) error {
 
 // end leaves nothing behind, whatever went wrong before.
 func (r *running) end(b *births) error {
+	defer r.waiting.Wait()
 	select {
 	case <-r.ended:
 	default:
