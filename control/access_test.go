@@ -82,6 +82,7 @@ func TestRoles(t *testing.T) {
 		{"POST", "/v1/processes/all/stop", "{}", changeAll},
 		{"POST", "/v1/processes/sho*/stop", "{}", changeAll},
 		{"POST", "/v1/processes/*/emails/stop", "{}", changeAll},
+		{"POST", "/v1/superd/upgrade", "{}", []string{"root", "chief"}},
 		{"POST", "/v1/superd/shutdown", "{}", []string{"root", "chief"}},
 	}
 	var args []string

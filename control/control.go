@@ -48,6 +48,10 @@ type Daemon interface {
 	// its time, and nothing else may wait for it.
 	Logs(ctx context.Context, q LogQuery, emit func(LogLine) error) error
 
+	// Upgrade replaces superd, or the keeper, by the program that is on disk now, with
+	// nothing of what runs touched. It returns when the successor is ready, and superd
+	// then leaves; with an error nothing has changed.
+	Upgrade(ctx context.Context, r UpgradeRequest, by release.By) (UpgradeAnswer, error)
 	// Shutdown begins the end of superd and of all it runs, and returns.
 	Shutdown(ctx context.Context, by release.By) error
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ type Socket struct {
 	mode fs.FileMode
 	lock *os.File
 
+	mu       sync.Mutex // guards what keep may change: lock, listener and file
 	listener *net.UnixListener
 	file     fs.FileInfo // what is at path while it is ours
 }
@@ -197,6 +199,8 @@ func (s *Socket) inPlace() bool {
 }
 
 func (s *Socket) restore(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o755); err != nil {
 		return err
 	}

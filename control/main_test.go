@@ -423,6 +423,11 @@ func (d *fakeDaemon) Logs(ctx context.Context, q LogQuery, emit func(LogLine) er
 	return &Error{Kind: NotFound, Message: "nothing is called " + q.Name}
 }
 
+func (d *fakeDaemon) Upgrade(_ context.Context, r UpgradeRequest, by release.By) (UpgradeAnswer, error) {
+	d.note("upgrade keeper=%t by %d", r.Keeper, by.UID)
+	return UpgradeAnswer{Before: Incarnation{"1.0", 7}, After: Incarnation{PID: 8}, Changed: true, Message: "superd 8 takes over"}, nil
+}
+
 func (d *fakeDaemon) Shutdown(_ context.Context, by release.By) error {
 	d.note("shutdown by %d", by.UID)
 	return nil

@@ -49,6 +49,7 @@ var routes = []route{
 	{"POST", "/v1/processes/{name...}/signal", RoleOperate, (*request).signal},
 	{"POST", "/v1/processes/{name...}/scale", RoleOperate, (*request).scale},
 
+	{"POST", "/v1/superd/upgrade", RoleAdmin, (*request).upgrade},
 	{"POST", "/v1/superd/shutdown", RoleAdmin, (*request).shutdown},
 }
 

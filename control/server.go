@@ -101,6 +101,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		<-ctx.Done()
 	case <-ctx.Done():
+		_ = l.Close() // closed before it is shut down: whoever was accepted is then known to it
+		<-failed
 	}
 	stop(release.ErrStopping)
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)

@@ -79,6 +79,8 @@ func TestOrdersReachTheDaemon(t *testing.T) {
 	ask(c.Switch(ctx, "shop", SwitchRequest{Release: "r2"}))
 	ask(c.Abort(ctx, "shop"))
 	ask(c.Rollback(ctx, "shop", RollbackRequest{Release: "r1"}))
+	ask(c.Upgrade(ctx, UpgradeRequest{}))
+	ask(c.Upgrade(ctx, UpgradeRequest{Keeper: true}))
 	ask(c.Shutdown(ctx))
 	want := []string{
 		"hold shop because sale by 0",
@@ -93,6 +95,8 @@ func TestOrdersReachTheDaemon(t *testing.T) {
 		"switch shop to r2 by 0",
 		"abort shop by root",
 		"rollback shop to r1 by 0",
+		"upgrade keeper=false by 0",
+		"upgrade keeper=true by 0",
 		"shutdown by 0",
 	}
 	if got := h.daemon.heard(); !slices.Equal(got, want) {

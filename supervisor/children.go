@@ -92,8 +92,8 @@ func whenTold(l *ledger, k *client.Child) time.Time {
 	return time.Now() // on a full disk: its time begins anew
 }
 
-// Run delivers exits and readiness until ctx ends or another superd takes the
-// fleet over. The children live on.
+// Run delivers exits and readiness until ctx ends or another superd wants the fleet,
+// which is ErrStale. The children live on, and the other one has to wait for Close.
 func (c *Children) Run(ctx context.Context) error {
 	defer c.letGo()
 	var hears sync.WaitGroup
@@ -108,8 +108,7 @@ func (c *Children) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-c.keeper.Fenced():
-			c.letGo() // before the other one begins: two writers would spoil a file
-			return errors.Join(client.ErrStale, c.keeper.Yield())
+			return client.ErrStale // and yields in Close: two writers would spoil a file
 		case exit, ok := <-c.keeper.Exits():
 			if !ok {
 				return client.ErrClosed
@@ -129,6 +128,10 @@ func (c *Children) letGo() {
 	c.mu.Unlock()
 	c.tending.Wait()
 }
+
+// Fenced is closed when another superd wants the fleet: it waits for Close, for some
+// seconds.
+func (c *Children) Fenced() <-chan struct{} { return c.keeper.Fenced() }
 
 // Close gives the fleet back. Children are not touched.
 func (c *Children) Close() error {
@@ -168,6 +171,9 @@ func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
 
 // ErrSlotTaken is what Start answers when the slot is not free.
 var ErrSlotTaken = client.ErrSlotTaken
+
+// ErrStale is what Run answers when another superd wants the fleet.
+var ErrStale = client.ErrStale
 
 // Adopted are the children that were there when this superd came, those whose
 // exit nobody had acknowledged included. Each needs an owner.

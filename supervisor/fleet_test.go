@@ -42,6 +42,7 @@ type fleet struct {
 	*Children
 	t     *testing.T
 	words *record
+	ran   chan error // from Run
 	leave func()
 }
 
@@ -81,6 +82,7 @@ func (h *house) open(t *testing.T) *fleet {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
+	f.ran = ran
 	go func() { ran <- f.Run(ctx) }()
 	f.leave = sync.OnceFunc(func() {
 		cancel()

@@ -555,8 +555,14 @@ func TestFenced(t *testing.T) {
 	s := newSubject(f, "lines", policy()).run()
 	s.until(Running)
 	pid := s.Child().PID()
-	// The first superd is not dead when the second comes; its Run gives way.
+	// The first superd is not dead when the second comes: it lays everything down.
 	f.leave = func() {}
+	fenced := f.Fenced()
+	gone := make(chan error, 1)
+	go func() {
+		<-fenced
+		gone <- f.Close()
+	}()
 	g := h.open(t)
 	s.stop()
 	if len(g.Adopted()) != 1 || g.Adopted()[0].PID() != pid {
@@ -573,7 +579,10 @@ func TestFenced(t *testing.T) {
 			t.Fatalf("line %d is %q", i, l)
 		}
 	}
-	if err := f.Close(); err != nil {
+	if err := <-gone; err != nil {
 		t.Error(err)
+	}
+	if err := <-f.ran; !errors.Is(err, ErrStale) {
+		t.Errorf("run: %v", err)
 	}
 }

@@ -112,6 +112,7 @@ func (c *cli) command() *cobra.Command {
 	root.AddCommand(c.statusCommand(), c.switchCommand(), c.rollbackCommand(), c.abortCommand(), c.holdCommand(), c.resumeCommand(),
 		c.releasesCommand(), c.historyCommand(), c.startCommand(), c.stopCommand(), c.restartCommand(), c.signalCommand(),
 		c.scaleCommand(), c.logsCommand(), c.eventsCommand(), c.metricsCommand(), c.topCommand(), c.checkCommand(), c.doctorCommand(), c.shutdownCommand(), c.versionCommand())
+	root.AddCommand(c.upgradeCommand())
 	return root
 }
 

@@ -108,7 +108,10 @@ func (f *fakeDaemon) DryRun(context.Context, string, control.SwitchRequest) erro
 func (f *fakeDaemon) Abort(context.Context, string, release.By) error             { return nil }
 func (f *fakeDaemon) Hold(context.Context, string, string, release.By) error      { return nil }
 func (f *fakeDaemon) Resume(context.Context, string, release.By) error            { return nil }
-func (f *fakeDaemon) Shutdown(context.Context, release.By) error                  { return nil }
+func (f *fakeDaemon) Upgrade(context.Context, control.UpgradeRequest, release.By) (control.UpgradeAnswer, error) {
+	return control.UpgradeAnswer{}, nil
+}
+func (f *fakeDaemon) Shutdown(context.Context, release.By) error { return nil }
 func (f *fakeDaemon) Logs(_ context.Context, q control.LogQuery, emit func(control.LogLine) error) error {
 	for _, l := range []control.LogLine{{Process: "shop/emails:0", Line: "one"}, {Process: "shop/emails:1", Line: "two"}} {
 		if err := emit(l); err != nil {

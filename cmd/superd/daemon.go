@@ -17,6 +17,7 @@ import (
 
 	"superd/config"
 	"superd/control"
+	"superd/release"
 	"superd/supervisor"
 	"superd/supervisor/notify"
 	"superd/supervisor/output"
@@ -38,6 +39,8 @@ type daemon struct {
 	server   *control.Server
 	metrics  net.Listener // nil: nobody asks for them but on the control socket
 
+	succession *succession
+
 	end      context.CancelFunc // begins the shutdown
 	leftover []*supervisor.Child
 }
@@ -48,11 +51,18 @@ func serve(ctx context.Context, file, state string) error {
 	if keeper == "" {
 		return usage(errors.New("serve is started by superd-keeper; you want: superd run --config " + file))
 	}
-	cfg, refused, err := loadOrLastGood(file, state)
+	succession, err := newSuccession()
+	if err != nil {
+		return err
+	}
+	cfg, refused, err := succession.load(file, state)
 	if err != nil {
 		return coded{err, exitRejected}
 	}
-	d := &daemon{cfg: cfg, refused: refused, log: newLog(cfg.Log, os.Stderr), began: time.Now()}
+	if err := succession.stepUp(cfg); err != nil {
+		return err
+	}
+	d := &daemon{succession: succession, cfg: cfg, refused: refused, log: newLog(cfg.Log, os.Stderr), began: time.Now()}
 	if refused != nil {
 		d.log.Error("the configuration is refused; going on with the last good one", "file", file, "error", refused)
 	}
@@ -79,9 +89,6 @@ func (d *daemon) open(ctx context.Context, keeper string) (err error) {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
-	if d.events, err = control.OpenEvents(filepath.Join(d.cfg.StateDir, "events.ndjson"), d.log); err != nil {
-		d.log.Warn("events of before are lost", "error", err)
-	}
 	if d.notify, err = notify.Listen(filepath.Join(d.cfg.RunDir, "notify.sock")); err != nil {
 		return err
 	}
@@ -91,6 +98,10 @@ func (d *daemon) open(ctx context.Context, keeper string) (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	// After the claim, as all that another superd may have written until then.
+	if d.events, err = control.OpenEvents(filepath.Join(d.cfg.StateDir, "events.ndjson"), d.log); err != nil {
+		d.log.Warn("events of before are lost", "error", err)
 	}
 	for i := range d.cfg.Apps {
 		a, err := d.newApp(&d.cfg.Apps[i])
@@ -145,6 +156,14 @@ func (d *daemon) run(ctx context.Context) error {
 		g.Add(a.name+": switches", a.switcher.Run)
 		g.Add(a.name+": link", a.link.Run)
 	}
+	laidDown := make(chan struct{})
+	var leaving sync.WaitGroup
+	leaving.Go(func() { d.leaveInTime(laidDown) })
+	defer leaving.Wait()
+	defer close(laidDown)
+	if err := d.succession.settled(); err != nil {
+		d.log.Warn("superd cannot be upgraded", "error", err)
+	}
 	d.log.Info("superd is here", "version", version, "pid", os.Getpid(), "epoch", d.children.Epoch(), "adopted", len(d.children.Adopted()))
 	d.event(control.Event{Kind: "superd.started", PID: os.Getpid(), Message: fmt.Sprintf("superd %s, %d children adopted", version, len(d.children.Adopted()))})
 	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
@@ -157,6 +176,10 @@ func (d *daemon) run(ctx context.Context) error {
 		d.log.Info("superd has stopped everything")
 	default:
 	}
+	if errors.Is(err, supervisor.ErrStale) {
+		d.log.Info("another superd has the fleet; this one has laid everything down")
+		err = nil
+	}
 	return errors.Join(err, d.close())
 }
 
@@ -166,11 +189,17 @@ func (d *daemon) heed(ctx context.Context) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
+	var upgrading sync.WaitGroup
+	defer upgrading.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case s := <-signals:
+			if s == syscall.SIGUSR2 {
+				upgrading.Go(func() { _, _ = d.Upgrade(ctx, control.UpgradeRequest{}, release.By{User: "SIGUSR2"}) }) // is logged
+				continue
+			}
 			d.log.Warn("signal has no meaning in this version", "signal", s.String(), "hint", "a changed configuration is read when superd starts")
 		}
 	}
@@ -193,9 +222,6 @@ func (d *daemon) stopAll(turn context.Context) {
 
 func (d *daemon) close() error {
 	var errs []error
-	if d.children != nil {
-		errs = append(errs, d.children.Close())
-	}
 	if d.output != nil {
 		errs = append(errs, d.output.Close())
 	}
@@ -204,6 +230,9 @@ func (d *daemon) close() error {
 	}
 	for _, a := range d.apps {
 		errs = append(errs, a.close())
+	}
+	if d.children != nil { // last: when this is done the next superd begins
+		errs = append(errs, d.children.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -21,7 +21,7 @@ func (d *daemon) newServer(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if d.socket, err = control.Listen(ctx, d.cfg.Socket, control.SocketMode(rules)); err != nil {
+	if d.socket, err = d.succession.socket(ctx, d.cfg.Socket, rules); err != nil {
 		return err
 	}
 	d.server = control.NewServer(control.Options{Daemon: d, Events: d.events, Rules: rules, Log: d.log})
@@ -94,6 +94,11 @@ func (d *daemon) Switch(ctx context.Context, app string, r control.SwitchRequest
 	if err != nil {
 		return release.Record{}, err
 	}
+	leave, err := d.succession.enter()
+	if err != nil {
+		return release.Record{}, err
+	}
+	defer leave()
 	if r.Adopt {
 		return a.switcher.Adopt(ctx, request(r, by))
 	}
@@ -113,6 +118,11 @@ func (d *daemon) Rollback(ctx context.Context, app string, r control.RollbackReq
 	if err != nil {
 		return release.Record{}, err
 	}
+	leave, err := d.succession.enter()
+	if err != nil {
+		return release.Record{}, err
+	}
+	defer leave()
 	c := a.switcher.Snapshot().Current
 	if c != nil && c.Kind == release.KindSwitch && slices.Contains([]string{"", "previous", c.From.Release}, r.Release) {
 		if err := a.switcher.Abort(by); err == nil {

@@ -13,7 +13,7 @@ import (
 
 // yieldTime is how long a commander may take to yield. Then it keeps the fleet:
 // two superds that both move output would tear it.
-const yieldTime = 2 * time.Second
+const yieldTime = 5 * time.Second
 
 // obey carries out one frame. It owns the descriptors.
 func (k *Keeper) obey(c *conn, f wire.Frame, fds []int) {

@@ -84,12 +84,12 @@ type Exit struct {
 }
 
 // patience is how long the keeper may take to answer. It never waits for anybody,
-// so this is generous; a claim may wait 2 s for the commander to yield.
+// so this is generous; a claim may wait 5 s for the commander to yield.
 const patience = 10 * time.Second
 
 // Dial connects to the keeper and claims the fleet. When it returns, the caller
 // is the commander and Children, Exits and Held are complete. A commander that
-// lives is fenced first; if it does not yield within 2 s Dial fails with ErrBusy.
+// lives is fenced first; if it does not yield within 5 s Dial fails with ErrBusy.
 func Dial(ctx context.Context, path string) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unixpacket", path)
@@ -153,7 +153,8 @@ func (c *Client) Held() map[string]*os.File { return c.held }
 func (c *Client) Exits() <-chan Exit { return c.exits }
 
 // Fenced is closed when another superd claims the fleet: give no more orders,
-// move no more output, then Yield or Close. Until then the other one waits.
+// move no more output, then Yield or Close. Until then the other one waits, for 5 s;
+// Put and Drop still work, so that it finds all that is to be known.
 func (c *Client) Fenced() <-chan struct{} { return c.fenced }
 
 // Spawn makes a child that waits at its gate: it runs nothing of its own until
