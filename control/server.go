@@ -102,7 +102,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		<-ctx.Done()
 	case <-ctx.Done():
 		_ = l.Close() // closed before it is shut down: whoever was accepted is then known to it
-		<-failed
+		if err := <-failed; !errors.Is(err, net.ErrClosed) {
+			s.log.Debug("accept on control socket", "error", err)
+		}
 	}
 	stop(release.ErrStopping)
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)

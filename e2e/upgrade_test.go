@@ -193,13 +193,22 @@ func (f *follower) end() []string {
 	return f.seen()
 }
 
+// descriptorsOf counts all but pidfds: a look at a process costs one until Go's
+// collector comes by.
 func descriptorsOf(t *testing.T, pid int) int {
 	t.Helper()
-	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	names, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(names)
+	n := 0
+	for _, name := range names {
+		if to, err := os.Readlink(filepath.Join(dir, name.Name())); err == nil && !strings.Contains(to, "pidfd") {
+			n++
+		}
+	}
+	return n
 }
 
 // superd is replaced again and again under load: nobody notices. No request fails, the
@@ -238,7 +247,7 @@ func TestUpgradesUnderLoad(t *testing.T) {
 	if after := s.children(); !slices.Equal(before, after) {
 		t.Errorf("the children were %v and are %v", before, after)
 	}
-	if first, last := fds[1], fds[n-1]; last[0] > first[0]+2 || last[1] > first[1]+8 {
+	if first, last := fds[1], fds[n-1]; last[0] > first[0]+2 || last[1] > first[1]+6 {
 		t.Errorf("descriptors of keeper and superd were %v and are %v", first, last)
 	}
 	s.ctl(0, "restart", "shop/probe")
@@ -287,11 +296,11 @@ func (s *site) leaksNothing() {
 	var text string
 	eventually(s.t, 10*time.Second, "the probe has told twice", func() bool {
 		files, _ := filepath.Glob(s.Path("log", "shop", "probe*"))
-		if len(files) != 1 {
-			return false
+		text = ""
+		for _, file := range files {
+			b, _ := os.ReadFile(file)
+			text += string(b)
 		}
-		b, _ := os.ReadFile(files[0])
-		text = string(b)
 		return strings.Count(text, "that is all") >= 2
 	})
 	last := text[strings.Index(text, "that is all")+len("that is all"):]
@@ -403,7 +412,7 @@ func TestBadSuccessors(t *testing.T) {
 // In the middle of a switch an upgrade is refused; one that waits comes after it.
 func TestUpgradeDuringASwitch(t *testing.T) {
 	s := newUpgradableSite(t)
-	if err := s.Configure(lab.Config{Children: 8, Workers: 2, Watch: "4s", More: upgradable}); err != nil {
+	if err := s.Configure(lab.Config{Children: 8, Workers: 2, Watch: "4s"}); err != nil {
 		t.Fatal(err)
 	}
 	s.ctl(0, "upgrade") // it reads the configuration

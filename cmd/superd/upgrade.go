@@ -343,9 +343,7 @@ func (h *heir) failed(why error) error {
 	_ = h.words.SetReadDeadline(time.Now().Add(time.Second)) // it is dead, but may have left somebody with its descriptors
 	h.reading.Wait()
 	text := fmt.Sprintf("the successor has failed, and superd goes on as it was: %v", why)
-	for _, l := range h.lines {
-		text += "\n    " + l
-	}
+	text = strings.Join(append([]string{text}, h.lines...), "\n    ")
 	return &control.Error{Kind: control.Rejected, Message: text, Hint: "nothing was changed; what was tried is " + os.Args[0]}
 }
 
