@@ -11,10 +11,15 @@ LDFLAGS  := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.da
 LINT     := v2.15.0
 PACKAGES := php8.2-fpm php8.2-cli php8.2-redis nginx-light apache2-bin caddy redis-server util-linux e2fsprogs procps
 
+# The vulnerability check and its database, and a Go in which it finds nothing.
+VULN     := v1.9.0
+VULNDB   := v0.0.0-20261105234957-e22db6528018
+
+export GOTOOLCHAIN ?= go1.26.11
 export PATH := /usr/local/go/bin:$(PATH)
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: build test unit lint e2e demo bench deps clean
+.PHONY: build test unit lint vuln fuzz e2e demo bench deps clean
 
 build: ## superd, superctl and superd-keeper into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/superd-keeper ./cmd/superd-keeper
@@ -28,6 +33,13 @@ unit:
 
 lint: bin/golangci-lint
 	bin/golangci-lint run ./...
+
+vuln: bin/govulncheck bin/vulndb ## known vulnerabilities in what we call
+	bin/govulncheck -db file://$(CURDIR)/bin/vulndb ./...
+
+FUZZTIME ?= 60s
+fuzz: ## every fuzz target for FUZZTIME
+	@packaging/fuzz $(FUZZTIME)
 
 e2e: build ## stories against real php-fpm, nginx and Redis
 	go test -race -tags e2e -count=1 -timeout 40m ./e2e/...
@@ -45,6 +57,13 @@ deps: ## what tests and demo need, from Debian
 
 bin/golangci-lint:
 	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT)
+
+bin/govulncheck:
+	GOBIN=$(CURDIR)/bin go install golang.org/x/vuln/cmd/govulncheck@$(VULN)
+
+bin/vulndb:
+	GOBIN=$(CURDIR)/bin go install golang.org/x/vulndb/cmd/indexdb@$(VULNDB)
+	bin/indexdb -out $@ -vulns "$$(go mod download -json golang.org/x/vulndb@$(VULNDB) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')/data/osv"
 
 clean:
 	rm -rf bin
