@@ -439,3 +439,27 @@ func TestUpgradeDuringASwitch(t *testing.T) {
 	}
 	eventually(t, 20*time.Second, "SIGUSR2 replaces superd", func() bool { st, err := s.Status(); return err == nil && st.PID != was })
 }
+
+// A superd that hangs is noticed by the keeper and replaced; nobody else notices.
+func TestHungSuperdIsReplaced(t *testing.T) {
+	s := newUpgradableSite(t)
+	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 50})
+	before, was := s.children(), s.status().PID
+	if err := syscall.Kill(was, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 90*time.Second, "another superd is there", func() bool {
+		for _, p := range lab.Of(s.Processes(), "superd") {
+			if p.PID != was {
+				st, err := s.Status()
+				return err == nil && st.Healthy
+			}
+		}
+		return false
+	})
+	if after := s.children(); !slices.Equal(before, after) {
+		t.Errorf("the children were %v and are %v", before, after)
+	}
+	unharmed(t, run.Stop())
+	s.wroteAll("chatty")
+}

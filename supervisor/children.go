@@ -217,6 +217,10 @@ func (c *Children) HeldNames() []string {
 // Drop makes the keeper close what it holds under name.
 func (c *Children) Drop(name string) error { return c.keeper.Drop(name) }
 
+// Beat is a sign of life; the keeper kills a superd that owes it one: see
+// client.Client.
+func (c *Children) Beat(within time.Duration) error { return c.keeper.Beat(within) }
+
 // Shutdown tells the keeper that the end of this superd is meant: it kills what
 // is left and leaves with code.
 func (c *Children) Shutdown(code int) error { return c.keeper.Shutdown(code) }

@@ -135,6 +135,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Add("events", d.events.Run)
 	g.Add("signals", d.heed)
 	g.Add("children", d.children.Run)
+	g.Add("pulse", d.beat)
 	g.Add("leftovers", d.runLeftovers)
 	g.Add("control socket", func(ctx context.Context) error { return d.server.Run(ctx, d.socket) })
 	if d.metrics != nil {

@@ -22,6 +22,8 @@ type conn struct {
 	claim uint64 // ID of its claim while that is undecided
 	knows uint32 // the pipes it may be sent, see wire.PipeErr
 
+	pulse pulse
+
 	waiting []message
 	full    bool // an exit did not fit
 	resting bool // the kernel was short of something: room in the socket says nothing

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 
 var moods = map[string]func(args []string) error{
 	"superd": beSuperd, "victim": beVictim, "dirty": beDirty, "dial": beDialer,
-	"crashing": beCrashing, "unprivileged": beUnprivileged, "breeder": beBreeder, "burst": beBurst,
+	"pulsing": bePulsing, "crashing": beCrashing, "unprivileged": beUnprivileged, "breeder": beBreeder, "burst": beBurst,
 }
 
 func mood(name string, args ...string) []string {

@@ -30,6 +30,10 @@ func (k *Keeper) obey(c *conn, f wire.Frame, fds []int) {
 		return
 	}
 	commands := c == k.commander && f.Epoch == c.epoch
+	if f.Op == wire.Beat {
+		c.pulse.heard(f.Status)
+		return
+	}
 	switch f.Op { //nolint:exhaustive // see above
 	case wire.Ack:
 		if commands {

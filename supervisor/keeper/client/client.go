@@ -219,6 +219,12 @@ func (c *Client) Tell(done <-chan struct{}, slot string, pid int, sig syscall.Si
 	return err
 }
 
+// Beat is a sign of life. From then on the keeper expects another one within that
+// time, and kills this superd when half of it again has passed without one.
+func (c *Client) Beat(within time.Duration) error {
+	return c.send(wire.Frame{Op: wire.Beat, Status: uint32(within.Milliseconds())}, nil)
+}
+
 // Put leaves a duplicate of f with the keeper under name, replacing an older one.
 func (c *Client) Put(name string, f *os.File) error {
 	fd, err := duplicate(f)

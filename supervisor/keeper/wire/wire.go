@@ -29,7 +29,7 @@ const (
 // Op says what a frame means.
 type Op uint8
 
-// From superd. Each but Ack and Fenced is answered by a frame of the same ID.
+// From superd. Each but Ack, Fenced and Beat is answered by a frame of the same ID.
 const (
 	Claim    Op = 1 // become the commander; Status=Pipes it knows
 	Fenced   Op = 2 // the answer to Fence: gives no more orders
@@ -39,6 +39,7 @@ const (
 	Drop     Op = 6 // Slot=name
 	Shutdown Op = 7 // Status=exit code of the keeper
 	Tell     Op = 8 // Slot, PID, Status=signal: sent to the main process, once in its life
+	Beat     Op = 9 // a sign of life, not answered; Status=milliseconds until the next, 0: none
 )
 
 // From the keeper.
