@@ -113,6 +113,7 @@ func (c *cli) command() *cobra.Command {
 		c.releasesCommand(), c.historyCommand(), c.startCommand(), c.stopCommand(), c.restartCommand(), c.signalCommand(),
 		c.scaleCommand(), c.logsCommand(), c.eventsCommand(), c.metricsCommand(), c.topCommand(), c.checkCommand(), c.doctorCommand(), c.shutdownCommand(), c.versionCommand())
 	root.AddCommand(c.upgradeCommand())
+	root.AddCommand(c.importCommand())
 	return root
 }
 

@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"workers":                      {"release", "supervisor"},
 	"control":                      {"release"},
 	"config":                       {},
+	"config/supervisord":           {},
 	"cmd/superctl":                 {"control", "config", "release"},
 	"cmd/superd-keeper":            {"supervisor/keeper"},
 	"cmd/superd":                   {"*"},
