@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -138,6 +140,7 @@ func (s *server) spec(ctx context.Context) (supervisor.Spec, error) {
 		Argv: append([]string{pool.Binary}, r.arguments(at.Home)...), Env: env, Dir: "/", Umask: 0o022,
 		User:  myself(),
 		Files: files, Log: s.owner.o.Output,
+		Labels: map[string]string{"app": s.owner.o.App, "pool": "fpm", "release": at.Release, "generation": strconv.FormatUint(at.Number, 10)},
 	}, nil
 }
 
@@ -322,6 +325,19 @@ func (s *server) tail() []string {
 		return nil
 	}
 	return c.Tail(tailLines)
+}
+
+// Tail is the last lines of the newest master of g, and of no other generation.
+func (w *Web) Tail(g release.Generation) []string {
+	w.mu.Lock()
+	servers := slices.Clone(w.servers)
+	w.mu.Unlock()
+	for _, s := range slices.Backward(servers) {
+		if s.generation().Number == g.Number {
+			return s.tail()
+		}
+	}
+	return nil
 }
 
 // generation is what it runs now.

@@ -232,7 +232,7 @@ func (l *life) run(heard *notify.Server, out *output.Store) {
 }
 
 func follow(ctx context.Context, out *output.Store, name string) (<-chan string, error) {
-	from, err := out.Follow(ctx, name, 0)
+	from, err := out.Follow(ctx, name, 0, "")
 	if err != nil {
 		return nil, err
 	}

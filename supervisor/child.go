@@ -35,6 +35,8 @@ type Child struct {
 
 	more chan time.Duration // how much more time it asks for
 
+	writing sync.Mutex // to its standard input
+
 	mu     sync.Mutex
 	ready  chan struct{}
 	isUp   bool
@@ -46,7 +48,7 @@ type Child struct {
 func newChild(c *Children, k *client.Child, n note) *Child {
 	return &Child{
 		children: c, proc: k, note: n, made: time.Now(),
-		output: c.output.Attach(n.Name, n.Log, k.Out),
+		output: c.output.Attach(output.Life{Name: n.Name, Log: n.Log, Mark: n.Mark, Labels: n.Labels, Out: k.Out, Err: k.Err}),
 		end:    make(chan client.Exit, 1),
 		exited: make(chan struct{}),
 		more:   make(chan time.Duration, 1),
@@ -127,7 +129,7 @@ func (c *Child) Acknowledge() error {
 	err := c.children.keeper.Acknowledge(c.proc.Slot, c.proc.PID)
 	c.children.ledger.gone(c.proc.PID, c.proc.Start) // only now: an exit that is still to be told needs what the ledger knows
 	c.children.forget(c)
-	return errors.Join(err, c.proc.Pidfd.Close(), c.proc.Out.Close())
+	return errors.Join(err, c.proc.Close())
 }
 
 // Signal sends sig to the main process, by pidfd. A process that is gone already

@@ -70,6 +70,7 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 		starts:  pace{every: time.Second / startsPerSecond, burst: startsPerSecond},
 		stopped: make(chan struct{}), kids: map[string]*Child{}, early: map[string]client.Exit{}, held: keeper.Held(),
 	}
+	c.keepMarks()
 	for _, k := range keeper.Children() {
 		ch := newChild(c, k, unpackNote(k.Note, k.Slot))
 		ch.adopt(whenTold(l, k))
@@ -147,7 +148,7 @@ func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
 	if err := c.starts.wait(ctx); err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
-	n := note{Name: s.Name, Mark: rand.Text(), Log: s.Log, Own: s.Note}
+	n := note{Name: s.Name, Mark: rand.Text(), Log: s.Log, Labels: s.Labels, Own: s.Note}
 	packed, err := n.pack()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
@@ -155,7 +156,7 @@ func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
 	k, err := c.keeper.Spawn(ctx, client.Spec{
 		Slot: s.Slot, Note: packed, Argv: s.Argv, Env: s.environ(n.Mark),
 		Dir: s.Dir, UID: s.User.UID, GID: s.User.GID, Groups: s.User.Groups,
-		Umask: s.Umask, Nice: s.Nice, Limits: s.Limits, Files: s.Files,
+		Umask: s.Umask, Nice: s.Nice, Limits: s.Limits, Files: s.Files, Err: c.output.Apart(s.Name), In: s.Stdin,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)

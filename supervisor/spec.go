@@ -25,7 +25,11 @@ type Spec struct {
 	Nice   int
 	Limits []Limit
 	Files  []*os.File // become descriptors 3, 4, …
-	Log    string     // file of its output below the log directory; "" keeps only the last lines
+	Log    string     // file of its output below the log directory; "": as the settings of output.Store say
+	Stdin  bool       // its standard input is a pipe, see Child.Write; else /dev/null
+
+	// Labels are who it is, for logs that have fields: "app", "release", "pool", "slot".
+	Labels map[string]string
 }
 
 // A Limit is one resource limit of a child (getrlimit(2)).
@@ -95,10 +99,13 @@ const (
 
 // A note is what the keeper holds beside a child for the next superd.
 type note struct {
-	Name string          `json:"name"`
-	Mark string          `json:"mark"`
-	Log  string          `json:"log,omitempty"`
-	Own  json.RawMessage `json:"own,omitempty"`
+	Name string `json:"name"`
+	Mark string `json:"mark"`
+	Log  string `json:"log,omitempty"`
+
+	Labels map[string]string `json:"labels,omitempty"`
+
+	Own json.RawMessage `json:"own,omitempty"`
 }
 
 func (n note) pack() ([]byte, error) {

@@ -1,7 +1,6 @@
 package output
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -19,32 +18,32 @@ import (
 // told (it refuses O_APPEND). Should somebody else append or cut it all the same,
 // the end is looked up before each move.
 type file struct {
-	store   *Store
-	path    string
-	streams int // under store.mu
+	store *Store
+	path  string
+	ports int // that write to it; under store.mu
+	trouble
 
 	mu      sync.Mutex
+	rules   Rules
 	out     *os.File
+	inode   uint64
+	begun   time.Time // when out was made
 	checked time.Time // when the name was last seen to lead to out
-
-	since  time.Time // of the first failure in a row; zero: the last move went well
-	why    error     // the last failure
-	told   time.Time // when superd's log last spoke of it
-	lost   int64     // bytes, not yet told in the file
-	lostAt time.Time // of the first of them
+	marked  mark      // the last that was written for this file
 
 	packing bool // rotated files are being compressed
 }
 
 const (
 	checkEvery = time.Second
-	tellEvery  = time.Minute
 	lineRoom   = 1 << 20 // how far past its size a file may grow to end with a line
 )
 
-// take moves at most limit bytes from the pipe to the end of the file and shows
-// them.
-func (f *file) take(pipe, limit int, show func([]byte)) (int, error) {
+// A rawFile is a file as the sink of bytes that are stored as they came.
+type rawFile struct{ *file }
+
+// take moves bytes from the pipe to the end of the file and shows them.
+func (f rawFile) take(p *port, pipe, limit int, _ bool) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	end, err := f.ready()
@@ -54,6 +53,7 @@ func (f *file) take(pipe, limit int, show func([]byte)) (int, error) {
 	if end, err = f.confess(end); err != nil {
 		return 0, f.failed(err)
 	}
+	f.mark(p, end)
 	to := end
 	n, err := ignoringEINTR(func() (int, error) {
 		n, err := unix.Splice(pipe, nil, int(f.out.Fd()), &to, limit, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
@@ -67,9 +67,33 @@ func (f *file) take(pipe, limit int, show func([]byte)) (int, error) {
 	case n == 0:
 		return 0, io.EOF
 	}
-	f.since = time.Time{}
-	f.show(end, n, show)
+	f.well()
+	f.show(end, n, p.saw)
 	return n, nil
+}
+
+func (f *file) leave() { f.store.close(f) }
+
+// append writes b to the end of the file, whole or not at all.
+func (f *file) append(p *port, b []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	end, err := f.ready()
+	if err != nil {
+		return err
+	}
+	f.mark(p, end)
+	if _, err := f.out.WriteAt(b, end); err != nil {
+		return errors.Join(err, f.out.Truncate(end))
+	}
+	return nil
+}
+
+// follow makes the file obey rules that may be new.
+func (f *file) follow(r Rules) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rules = r
 }
 
 // ready makes sure that the name leads to an open file with room, and returns
@@ -79,13 +103,22 @@ func (f *file) ready() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if size < f.store.MaxSize || size < f.store.MaxSize+lineRoom && !f.endsLine(size) {
+	if !f.isDue(size) {
 		return size, nil
 	}
 	if err := f.rotate(); err != nil {
 		return 0, fmt.Errorf("rotate %s: %w", f.path, err)
 	}
 	return f.look()
+}
+
+// isDue tells whether the file is to be rotated before more is written. It is let
+// grow a little to end with a line.
+func (f *file) isDue(size int64) bool {
+	r := f.rules
+	long := r.MaxSize > 0 && size >= r.MaxSize
+	old := r.MaxAge > 0 && size > 0 && time.Since(f.begun) >= r.MaxAge
+	return (long || old) && (f.endsLine(size) || r.MaxSize > 0 && size >= r.MaxSize+lineRoom)
 }
 
 func (f *file) look() (int64, error) {
@@ -141,7 +174,26 @@ func (f *file) open() error {
 		return errors.Join(err, out.Close())
 	}
 	f.out, f.checked = out, time.Now()
+	f.begun, f.inode = birth(out), inode(info)
 	return nil
+}
+
+// birth is when a file was made, or on a file system that does not tell, when it was
+// opened.
+func birth(f *os.File) time.Time {
+	var s unix.Statx_t
+	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &s)
+	if err != nil || s.Mask&unix.STATX_BTIME == 0 {
+		return time.Now()
+	}
+	return time.Unix(s.Btime.Sec, int64(s.Btime.Nsec))
+}
+
+func inode(info os.FileInfo) uint64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return s.Ino
+	}
+	return 0
 }
 
 func (f *file) endsLine(size int64) bool {
@@ -165,86 +217,22 @@ func (f *file) show(from int64, n int, to func([]byte)) {
 	}
 }
 
-// end is what people may want to see of an earlier superd's time: at most the last
-// 64 KiB, from the beginning of a line on. What can't be read is not seen.
-func (f *file) end() ([]byte, time.Time) {
-	in, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, time.Time{}
-	}
-	defer func() { _ = in.Close() }() // only read
-	info, err := in.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return nil, time.Time{}
-	}
-	from := max(0, info.Size()-chunk)
-	b := make([]byte, info.Size()-from)
-	n, _ := in.ReadAt(b, from) // what was read before an error is good
-	b = b[:n]
-	if from > 0 {
-		_, b, _ = bytes.Cut(b, []byte{'\n'})
-	}
-	return b, info.ModTime()
-}
-
-// failed takes note of a failure in a row.
-func (f *file) failed(err error) error {
-	if f.since.IsZero() {
-		f.since = time.Now()
-	}
-	f.why = err
-	return err
-}
-
-func (f *file) failedFor() time.Duration {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.since.IsZero() {
-		return 0
-	}
-	return time.Since(f.since)
-}
-
-// lose counts bytes that were thrown away, and says so once.
-func (f *file) lose(n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if n > 0 && f.lost == 0 {
-		f.lostAt = time.Now()
-	}
-	f.lost += int64(n)
-	if n > 0 && (f.told.IsZero() || time.Since(f.told) >= tellEvery) {
-		f.told = time.Now()
-		f.store.Log.Error("output cannot be written and is thrown away", "file", f.path, "error", f.why)
-	}
-}
-
 // confess writes into the file how much is missing there, before anything else is
 // written after it. It is whole or not there.
 func (f *file) confess(end int64) (int64, error) {
-	if f.lost == 0 {
+	word, lost := f.confession()
+	if lost == 0 {
 		return end, nil
 	}
-	word := fmt.Sprintf("[superd: %d bytes of output lost from %s to %s: %v]\n",
-		f.lost, f.lostAt.Format(time.RFC3339), time.Now().Format(time.RFC3339), f.why)
+	word += "\n"
 	if !f.endsLine(end) {
 		word = "\n" + word
 	}
 	if _, err := f.out.WriteAt([]byte(word), end); err != nil {
 		return end, errors.Join(err, f.out.Truncate(end))
 	}
-	f.store.Log.Info("output is written again", "file", f.path, "lost_bytes", f.lost)
-	f.lost = 0
+	f.confessed(lost)
 	return end + int64(len(word)), nil
-}
-
-// close is for a file that no stream writes to any more. It tells whether it may
-// be forgotten.
-func (f *file) close() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	_ = f.shutLocked() // nothing of ours is in a buffer
-	return f.lost == 0
 }
 
 func (f *file) shut() error {

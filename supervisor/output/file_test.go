@@ -296,7 +296,7 @@ func TestFullDiskForAMoment(t *testing.T) {
 	eventually(t, "a line", func() bool { return len(c.Tail(1)) == 1 })
 	ballast := fill(t, s.Dir)
 	c.say(t, numbered(1, 1000)) // 12 kB; the page at hand takes a third of it
-	eventually(t, "the disk refuses", func() bool { return c.file.failedFor() > 0 })
+	eventually(t, "the disk refuses", func() bool { return failing(s, "w.log") })
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
@@ -344,4 +344,12 @@ func TestFlood(t *testing.T) {
 			}
 		})
 	}
+}
+
+// failing tells whether the disk refuses a file at the moment.
+func failing(s *Store, log string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.files[filepath.Join(s.Dir, log)]
+	return f != nil && f.failedFor() > 0
 }

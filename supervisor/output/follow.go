@@ -3,23 +3,47 @@ package output
 import (
 	"context"
 	"regexp"
+	"sync/atomic"
+	"time"
 )
 
-// A follower is one reader of new lines. Its channel has room for the backlog; one
-// place is kept for the word that it lagged. It is never waited for.
+// A follower is one reader of new lines, or with raw of bytes as they come. Its channel
+// has room for the backlog; one place is kept for the word that it lagged. It is never
+// waited for.
 type follower struct {
-	to   chan Line
-	stop func() bool
+	to     chan Line
+	stream string // "": both
+	raw    bool
+	missed *lag // the word that is the last in the channel; nil: that is a line
+	stop   func() bool
 }
 
-func (t *tail) follow(ctx context.Context, n int) <-chan Line {
+// A lag counts what a reader has missed, until he hears of it.
+type lag struct{ n atomic.Int64 }
+
+func (l *lag) take() int { return int(l.n.Load()) }
+
+// rawBacklog is how many pieces of at most 64 KiB a reader of bytes may be behind.
+const rawBacklog = 64
+
+func (t *tail) follow(ctx context.Context, n int, stream string) <-chan Line {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	past := t.lines.last(n) // an unfinished line comes when it is finished
-	f := &follower{to: make(chan Line, len(past)+backlog+1)}
+	past := t.lines.of(stream, n) // an unfinished line comes when it is finished
+	f := &follower{to: make(chan Line, len(past)+backlog+1), stream: stream}
 	for _, l := range past {
 		f.to <- l
 	}
+	return t.join(ctx, f)
+}
+
+func (t *tail) overhear(ctx context.Context) <-chan Line {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.join(ctx, &follower{to: make(chan Line, rawBacklog+1), raw: true})
+}
+
+func (t *tail) join(ctx context.Context, f *follower) <-chan Line {
 	t.followers[f] = struct{}{}
 	f.stop = context.AfterFunc(ctx, func() {
 		t.mu.Lock()
@@ -29,15 +53,30 @@ func (t *tail) follow(ctx context.Context, n int) <-chan Line {
 	return f.to
 }
 
-// send gives a line to f, or cuts it off. The caller holds t.mu, as all do who
+// passOn sends bytes to those who read them as they come. The caller holds t.mu.
+func (t *tail) passOn(p *port, b []byte, at time.Time) {
+	for f := range t.followers {
+		if f.raw {
+			t.send(f, Line{At: at, Name: t.name, Stream: p.stream, Text: string(b)})
+		}
+	}
+}
+
+// send gives a line to f, or counts it as missed. The caller holds t.mu, as all do who
 // send to or close f.to: the channel can only get emptier meanwhile.
 func (t *tail) send(f *follower, l Line) {
 	if len(f.to) < cap(f.to)-1 {
 		f.to <- l
+		f.missed = nil
 		return
 	}
-	f.to <- Line{At: l.At, Name: t.name, Lagged: true}
-	t.leave(f)
+	if f.missed == nil {
+		f.missed = new(lag)
+		f.missed.n.Store(1)
+		f.to <- Line{At: l.At, Name: t.name, lagged: f.missed}
+		return
+	}
+	f.missed.n.Add(1)
 }
 
 func (t *tail) leave(f *follower) {

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		pipe := os.NewFile(3, "pipe")
-		s.Attach("w", "w.log", pipe).Run(context.Background())
+		s.Attach(Life{Name: "w", Log: "w.log", Out: pipe}).Run(context.Background())
 		os.Exit(0)
 	}
 	os.Exit(m.Run())

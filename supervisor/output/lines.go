@@ -22,6 +22,7 @@ type tail struct {
 	mu        sync.Mutex
 	lines     ring
 	streams   []*Stream // those that may still write
+	newest    *Life     // the last that began
 	followers map[*follower]struct{}
 }
 
@@ -47,48 +48,68 @@ func (r *ring) last(n int) []Line {
 	return r.lines[max(0, len(r.lines)-max(0, n)):]
 }
 
+// of is the last n of one stream, or of all.
+func (r *ring) of(stream string, n int) []Line {
+	if stream == "" {
+		return r.last(n)
+	}
+	var own ring
+	for _, l := range r.lines {
+		if l.Stream == "" || l.Stream == stream {
+			own.lines = append(own.lines, l)
+		}
+	}
+	return own.last(n)
+}
+
 // wrote cuts bytes into lines. Of a line that has no end yet only as much is kept
 // as people will be shown.
-func (t *tail) wrote(s *Stream, b []byte, at time.Time) {
+func (t *tail) wrote(p *port, b []byte, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.passOn(p, b, at)
 	for len(b) > 0 {
 		line, rest, whole := bytes.Cut(b, []byte{'\n'})
-		if room := maxLine + 1 - len(s.partial); room > 0 {
-			s.partial = append(s.partial, line[:min(room, len(line))]...)
+		if room := maxLine + 1 - len(p.partial); room > 0 {
+			p.partial = append(p.partial, line[:min(room, len(line))]...)
 		}
 		if whole {
-			t.end(s, at)
+			t.end(p, at)
 		}
 		b = rest
 	}
 }
 
 // flush ends the line that the process has not: it may say why it died.
-func (t *tail) flush(s *Stream) {
+func (t *tail) flush(p *port) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(s.partial) > 0 {
-		t.end(s, time.Now())
+	if len(p.partial) > 0 {
+		t.end(p, time.Now())
 	}
 }
 
-// unfinished is the line that s has begun. The caller holds t.mu.
+// unfinished are the lines that s has begun. The caller holds t.mu.
 func (t *tail) unfinished(s *Stream) []Line {
-	if len(s.partial) == 0 {
-		return nil
+	var all []Line
+	for _, p := range s.ports {
+		if len(p.partial) > 0 {
+			all = append(all, Line{At: time.Now(), Name: t.name, Stream: p.stream, Text: text(p.partial)})
+		}
 	}
-	return []Line{{At: time.Now(), Name: t.name, Text: text(s.partial)}}
+	return all
 }
 
 // end makes a line of what is collected. The caller holds t.mu.
-func (t *tail) end(s *Stream, at time.Time) {
-	l := Line{At: at, Name: t.name, Text: text(s.partial)}
-	s.partial = s.partial[:0]
+func (t *tail) end(p *port, at time.Time) {
+	s, l := p.life, Line{At: at, Name: t.name, Stream: p.stream, Text: text(p.partial)}
+	p.partial = p.partial[:0]
 	s.lines.add(l)
 	t.lines.add(l)
 	for f := range t.followers {
-		t.send(f, l)
+		if !f.raw && (f.stream == "" || l.Stream == "" || f.stream == l.Stream) {
+			t.send(f, l)
+		}
 	}
 	for w := range s.watchers {
 		if w.line.MatchString(l.Text) {
@@ -136,7 +157,7 @@ func texts(lines []Line) []string {
 func (t *tail) attach(s *Stream) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.streams = append(t.streams, s)
+	t.streams, t.newest = append(t.streams, s), &s.life
 }
 
 func (t *tail) detach(s *Stream) (idle bool) {

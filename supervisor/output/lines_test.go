@@ -20,10 +20,12 @@ func FuzzLines(f *testing.F) {
 		}
 		tl := &tail{name: "w"}
 		s := &Stream{tail: tl}
+		p := &port{life: s}
+		s.ports = []*port{p}
 		for part := range slices.Chunk(b, max(1, piece%5000)) {
-			tl.wrote(s, part, time.Now())
+			tl.wrote(p, part, time.Now())
 		}
-		tl.flush(s)
+		tl.flush(p)
 		var want []string
 		for line := range bytes.Lines(b) {
 			want = append(want, text(bytes.TrimSuffix(line, []byte("\n"))))
@@ -33,7 +35,7 @@ func FuzzLines(f *testing.F) {
 		if !slices.Equal(got, want[len(want)-min(len(got), len(want)):]) || len(got) == 0 && len(want) > 0 {
 			t.Fatalf("%q\nwant\n%q", got, want)
 		}
-		if tl.lines.bytes > maxBytes || len(s.partial) > maxLine+1 {
+		if tl.lines.bytes > maxBytes || len(p.partial) > maxLine+1 {
 			t.Fatalf("%d bytes are kept", tl.lines.bytes)
 		}
 	})

@@ -1,11 +1,13 @@
 // Package output keeps what children write. Bytes go from a child's pipe to its
 // file inside the kernel, by splice(2), and are never in superd's memory only: a
 // superd that is killed loses nothing and doubles nothing, and the next one goes
-// on at the end of the file. The lines that people see are read behind that.
+// on at the end of the file. The lines that people see are read behind that. Where
+// lines are stored with something around them, or sent to journald, superd looks at
+// what is in the pipe and takes it out when it is stored.
 //
 // The invariant: nothing here holds a child up. A disk that is full, a directory
-// that is gone and a reader who is slow cost lines, which are counted, never time
-// and never memory.
+// that is gone, a daemon that does not read and a follower who is slow cost lines,
+// which are counted, never time and never memory.
 package output
 
 import (
@@ -16,7 +18,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -25,10 +26,20 @@ import (
 // Options are what Open needs.
 type Options struct {
 	Dir      string // the log directory; made when it is not there
-	MaxSize  int64  // a file this long is rotated; 0: 50 MiB
-	Keep     int    // rotated files kept beside it; 0: 10
-	Compress bool   // gzip the rotated ones
+	MaxSize  int64  // where Settings is nil: a file this long is rotated; 0: 50 MiB
+	Keep     int    // likewise: rotated files kept beside it; 0: 10
+	Compress bool   // likewise: gzip the rotated ones
 	Log      *slog.Logger
+
+	// Settings is how the output of a name is kept; nil: in a raw file. labels are those
+	// of the life, nil where it is about none. It is asked when a life begins and after
+	// Refresh, and must not call the store.
+	Settings func(name string, labels map[string]string) Settings
+
+	// Where the daemons listen and where Inherit goes; zero: where the system has
+	// them, and superd's own standard output.
+	Journal, Syslog string
+	Console         *os.File
 }
 
 // A Store is where the output of all children goes. Its methods may be called
@@ -37,10 +48,15 @@ type Store struct {
 	Options
 	packing sync.WaitGroup // compression of rotated files
 	closing chan struct{}  // closed by Close: compression stops
+	looking glass
+	marks   marks
+	journal remote
+	syslog  remote
+	console console
 
 	mu     sync.Mutex
 	closed bool
-	files  map[string]*file
+	files  map[string]*file // by path
 	tails  map[string]*tail
 	idle   []string // names without a stream, the longest idle first
 }
@@ -57,54 +73,130 @@ func Open(o Options) *Store {
 	if o.Keep <= 0 {
 		o.Keep = 10
 	}
-	return &Store{Options: o, closing: make(chan struct{}), files: map[string]*file{}, tails: map[string]*tail{}}
+	if o.Journal == "" {
+		o.Journal = journalSocket
+	}
+	if o.Syslog == "" {
+		o.Syslog = syslogSocket
+	}
+	if o.Console == nil {
+		o.Console = os.Stdout
+	}
+	return &Store{
+		Options: o, closing: make(chan struct{}), files: map[string]*file{}, tails: map[string]*tail{},
+		journal: remote{path: o.Journal, encode: toJournal, limit: longest},
+		syslog:  remote{path: o.Syslog, encode: toSyslog, limit: mostSyslog},
+		console: console{own: o.Console, out: -1},
+	}
 }
 
-// Attach takes the output of one life of name: pipe is the read end, non-blocking,
-// and stays the caller's to close once Run has returned. log is the file below the
-// log directory; several streams may share one. An empty log, or one that leads
-// out of the directory, keeps the last lines only.
-func (s *Store) Attach(name, log string, pipe *os.File) *Stream {
-	if log != "" && !filepath.IsLocal(log) {
-		s.Log.Error("log file is not below the log directory; only the last lines are kept", "name", name, "log", log)
-		log = ""
+func (s *Store) settings(name string, labels map[string]string) Settings {
+	if s.Settings == nil {
+		return Settings{Rules: Rules{MaxSize: s.MaxSize, Keep: s.Keep, Compress: s.Compress}}
+	}
+	return s.Settings(name, labels)
+}
+
+// Apart tells whether standard error of name goes elsewhere than its output, so that a
+// life that begins now needs a pipe for it.
+func (s *Store) Apart(name string) bool { return s.settings(name, nil).Apart() }
+
+// Attach takes the output of one life. Files are named below the log directory;
+// several streams may share one. Without one, or with one that leads out of the
+// directory, the last lines are all that is kept.
+func (s *Store) Attach(l Life) *Stream {
+	if l.Log != "" && !filepath.IsLocal(l.Log) {
+		s.Log.Error("log file is not below the log directory; only the last lines are kept", "name", l.Name, "log", l.Log)
+		l.Log = ""
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.tails[name]
+	t := s.tails[l.Name]
 	if t == nil {
-		t = &tail{name: name, followers: map[*follower]struct{}{}}
-		s.tails[name] = t
+		t = &tail{name: l.Name, followers: map[*follower]struct{}{}}
+		s.tails[l.Name] = t
 	}
-	s.idle = slices.DeleteFunc(s.idle, func(n string) bool { return n == name })
-	st := newStream(s, t, s.open(log), pipe)
+	s.idle = slices.DeleteFunc(s.idle, func(n string) bool { return n == l.Name })
+	st := newStream(s, t, l)
 	t.attach(st)
 	return st
 }
 
-func (s *Store) open(log string) *file {
-	if log == "" {
-		return nil
+// Refresh makes what is running obey settings that have changed, from its next line on.
+// Nothing is waited for. Only whether standard error has a pipe of its own is decided
+// when a life begins.
+func (s *Store) Refresh() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tails {
+		t.mu.Lock()
+		for _, st := range t.streams {
+			for _, p := range st.ports {
+				p.stale.Store(true)
+			}
+		}
+		t.mu.Unlock()
 	}
-	f := s.files[log]
+}
+
+// sinkOf is where the settings of now send what comes through p.
+func (s *Store) sinkOf(p *port) (sink, string) {
+	set := s.settings(p.life.life.Name, p.life.life.Labels)
+	to, path := set.target(s, p.stream, p.life.life.Log)
+	line := func(k lineKeeper, place string) sink {
+		return &lineSink{lineKeeper: k, looking: &s.looking, trouble: &trouble{log: s.Log, place: place + " of " + p.life.life.Name}}
+	}
+	switch to {
+	case ToFile:
+		f := s.file(path)
+		f.follow(set.Rules)
+		if set.Format == Raw || set.Format == "" {
+			return rawFile{f}, path
+		}
+		return &lineSink{formattedFile{f, set.Format}, &s.looking, &f.trouble, f.leave}, path
+	case ToJournal:
+		return line(&s.journal, "the journal"), ""
+	case ToSyslog:
+		return line(&s.syslog, "syslog"), ""
+	case Inherit:
+		return line(formattedConsole{&s.console, set.Format}, "standard output"), ""
+	case ToNone, WithStdout:
+	}
+	return nil, ""
+}
+
+// file is the file of a path, for one port more.
+func (s *Store) file(path string) *file {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.files[path]
 	if f == nil {
-		f = &file{store: s, path: filepath.Join(s.Dir, log)}
-		s.files[log] = f
+		f = &file{store: s, path: path, trouble: trouble{log: s.Log, place: path}}
+		s.files[path] = f
 	}
-	f.streams++
+	f.ports++
 	return f
 }
 
-// detach lets go of what a stream that has ended used. A file that owes its
-// readers a word about lost bytes is kept in mind for the next stream.
+// close lets go of a file that one port less writes to. A file that owes its readers a
+// word about lost bytes is kept in mind for the next one.
+func (s *Store) close(f *file) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.ports--; f.ports > 0 {
+		return
+	}
+	_ = f.shut() // nothing of ours is in a buffer
+	if !f.owes() {
+		delete(s.files, f.path)
+	}
+}
+
+// detach forgets a stream that has ended, and the name that has been silent for
+// longest.
 func (s *Store) detach(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f := st.file; f != nil {
-		if f.streams--; f.streams == 0 && f.close() {
-			maps.DeleteFunc(s.files, func(_ string, have *file) bool { return have == f })
-		}
-	}
 	if !st.tail.detach(st) {
 		return
 	}
@@ -128,15 +220,26 @@ func (s *Store) Tail(name string, n int) []string {
 	return t.ofName(n)
 }
 
-// Follow sends the last n lines of name and then each new one. The channel is
-// closed when ctx ends, when the store closes, and after a Line with Lagged set:
-// that reader was too slow and has to ask again.
-func (s *Store) Follow(ctx context.Context, name string, n int) (<-chan Line, error) {
+// Follow sends the last n lines of name and then each new one, those of one stream or,
+// with "", of both. The channel is closed when ctx ends and when the store closes. A
+// reader who is too slow is not waited for: he gets a Line that says how many he has
+// missed.
+func (s *Store) Follow(ctx context.Context, name string, n int, stream string) (<-chan Line, error) {
 	t := s.tail(name)
 	if t == nil {
 		return nil, fmt.Errorf("%s: %w", name, ErrUnknown)
 	}
-	return t.follow(ctx, n), nil
+	return t.follow(ctx, n, stream), nil
+}
+
+// Overhear sends what name writes from now on as it comes, not in lines: Text holds
+// some bytes. Otherwise it is as Follow.
+func (s *Store) Overhear(ctx context.Context, name string) (<-chan Line, error) {
+	t := s.tail(name)
+	if t == nil {
+		return nil, fmt.Errorf("%s: %w", name, ErrUnknown)
+	}
+	return t.overhear(ctx), nil
 }
 
 func (s *Store) tail(name string) *tail {
@@ -169,23 +272,28 @@ func (s *Store) Close() error {
 	}
 	s.mu.Unlock()
 	s.packing.Wait()
-	return errors.Join(errs...)
+	s.looking.shut()
+	s.journal.close()
+	s.syslog.close()
+	s.console.close()
+	return errors.Join(append(errs, s.marks.close())...)
 }
 
 // A Line is one line for people. What is on disk is never cut; this is.
 type Line struct {
 	At     time.Time
 	Name   string
+	Stream string // Stdout or Stderr, where they are apart
 	Text   string
-	Lagged bool // no line: the reader was too slow and this is the last it gets
+
+	lagged *lag // no line
 }
 
-// Tail is the last n lines of this life, an unfinished one included.
-func (s *Stream) Tail(n int) []string { return s.tail.ofStream(s, n) }
-
-// Wrote returns a channel that is closed when a line of this life matches. Lines
-// that are written already count, as far back as they are remembered. The watch
-// ends with ctx.
-func (s *Stream) Wrote(ctx context.Context, line *regexp.Regexp) <-chan struct{} {
-	return s.tail.watch(ctx, s, line)
+// Missed is not 0 for a Line that is none: the reader was too slow for that many lines.
+// It is asked once.
+func (l Line) Missed() int {
+	if l.lagged == nil {
+		return 0
+	}
+	return l.lagged.take()
 }

@@ -30,7 +30,7 @@ func start(t *testing.T, s *Store, name, log string) *child {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &child{s.Attach(name, log, r), w, cancel, make(chan struct{})}
+	c := &child{s.Attach(Life{Name: name, Log: log, Out: r}), w, cancel, make(chan struct{})}
 	go func() {
 		defer close(c.done)
 		c.Run(ctx)
@@ -176,14 +176,14 @@ func TestWrote(t *testing.T) {
 
 func TestFollow(t *testing.T) {
 	s, _ := store(t, Options{})
-	if _, err := s.Follow(t.Context(), "w", 1); err == nil {
+	if _, err := s.Follow(t.Context(), "w", 1, ""); err == nil {
 		t.Error("a name nobody knows can be followed")
 	}
 	c := start(t, s, "w", "w.log")
 	c.say(t, "a\nb\nc\n")
 	eventually(t, "three lines", func() bool { return len(s.Tail("w", 9)) == 3 })
 	ctx, cancel := context.WithCancel(t.Context())
-	lines, err := s.Follow(ctx, "w", 2)
+	lines, err := s.Follow(ctx, "w", 2, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,24 +199,32 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-func TestSlowFollowerIsCutOff(t *testing.T) {
+func TestSlowFollowerIsToldHowMuchItMissed(t *testing.T) {
 	s, _ := store(t, Options{})
 	c := start(t, s, "w", "w.log")
-	lines, err := func() (<-chan Line, error) { return s.Follow(t.Context(), "w", 0) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	lines, err := s.Follow(ctx, "w", 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 3 * backlog {
 		c.say(t, fmt.Sprintf("line %d\n", i))
 	}
+	eventually(t, "all are seen", func() bool { return strings.Join(s.Tail("w", 1), "") == fmt.Sprintf("line %d", 3*backlog-1) })
+	for i := range backlog {
+		if l := <-lines; l.Text != fmt.Sprintf("line %d", i) || l.Missed() != 0 {
+			t.Fatalf("line %d is %+v", i, l)
+		}
+	}
+	if l := <-lines; l.Missed() != 2*backlog {
+		t.Errorf("told of %d that are missing, want %d", l.Missed(), 2*backlog)
+	}
+	c.say(t, "goes on\n")
+	if l := <-lines; l.Text != "goes on" {
+		t.Errorf("got %+v", l)
+	}
 	c.end(t)
-	count, last := 0, Line{}
-	for l := range lines {
-		count, last = count+1, l
-	}
-	if !last.Lagged || count != backlog+1 {
-		t.Errorf("%d lines, the last is %+v; want %d and a lagged mark", count, last, backlog)
-	}
 }
 
 func TestTwoLivesWriteOneFile(t *testing.T) {
@@ -264,11 +272,11 @@ func TestFinishTakesWhatIsThere(t *testing.T) {
 		raw.Control(func(fd uintptr) { n = pending(int(fd)) })
 		return n
 	}
-	st := s.Attach("w", "", r)
+	st := s.Attach(Life{Name: "w", Out: r})
 	fmt.Fprintln(w, "before the end")
 	st.tail.mu.Lock() // holds the drain up when it has read
 	done := make(chan struct{})
-	go func() { defer close(done); st.drain() }()
+	go func() { defer close(done); st.ports[0].drain() }()
 	eventually(t, "it has read", func() bool { return left() == 0 })
 	fmt.Fprintln(w, "after")
 	st.tail.mu.Unlock()

@@ -12,6 +12,10 @@ import (
 // Each step is a rename, so a superd that dies among them leaves at worst a gap,
 // which the next rotation fills. The caller holds f.mu.
 func (f *file) rotate() error {
+	if f.rules.Keep == 0 {
+		f.prune()
+		return errors.Join(os.Remove(f.path), f.shutLocked())
+	}
 	free := f.gap()
 	for n := free - 1; n >= 1; n-- {
 		for _, end := range []string{"", ".gz"} {
@@ -25,21 +29,52 @@ func (f *file) rotate() error {
 		return err
 	}
 	err := f.shutLocked()
+	f.prune()
 	f.pack()
 	return err
 }
 
+// prune removes the oldest of the rotated files while all together are too long, and
+// those that more were kept of once.
+func (f *file) prune() {
+	for n := f.rules.Keep + 1; f.remove(n); n++ {
+	}
+	if f.rules.MaxTotal <= 0 {
+		return
+	}
+	left := f.rules.MaxTotal - f.rules.MaxSize // room for the present one
+	for n := 1; n <= f.rules.Keep; n++ {
+		for _, end := range []string{"", ".gz"} {
+			if info, err := os.Lstat(f.old(n) + end); err == nil {
+				left -= info.Size()
+			}
+		}
+		if left < 0 {
+			f.remove(n)
+		}
+	}
+}
+
+// remove removes a rotated file and tells whether there was one.
+func (f *file) remove(n int) bool {
+	there := false
+	for _, end := range []string{"", ".gz"} {
+		there = os.Remove(f.old(n)+end) == nil || there
+	}
+	return there
+}
+
 // gap is the first number nobody has; when all are taken it makes the last one free.
 func (f *file) gap() int {
-	for n := 1; n < f.store.Keep; n++ {
+	for n := 1; n < f.rules.Keep; n++ {
 		if !exists(f.old(n)) && !exists(f.old(n)+".gz") {
 			return n
 		}
 	}
 	for _, end := range []string{"", ".gz"} {
-		_ = os.Remove(f.old(f.store.Keep) + end) // one that stays is replaced by the rename
+		_ = os.Remove(f.old(f.rules.Keep) + end) // one that stays is replaced by the rename
 	}
-	return f.store.Keep
+	return f.rules.Keep
 }
 
 func (f *file) old(n int) string { return fmt.Sprintf("%s.%d", f.path, n) }
@@ -52,12 +87,13 @@ func exists(path string) bool {
 // pack compresses what is rotated, in the background, one file at a time, those
 // that a superd which died has left included. The caller holds f.mu.
 func (f *file) pack() {
-	if !f.store.Compress || f.packing {
+	if !f.rules.Compress || f.packing {
 		return
 	}
 	f.packing = true
+	keep := f.rules.Keep
 	f.store.packing.Go(func() {
-		for n := f.store.Keep; n >= 1; n-- {
+		for n := keep; n >= 1; n-- {
 			if err := f.packOne(n); err != nil && !errors.Is(err, errClosing) {
 				f.store.Log.Warn("rotated output stays uncompressed", "file", f.old(n), "error", err)
 			}
@@ -91,7 +127,7 @@ func (f *file) packOne(n int) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for n := 1; n <= f.store.Keep; n++ {
+	for n := 1; n <= f.rules.Keep; n++ {
 		now, err := os.Lstat(f.old(n))
 		if err == nil && os.SameFile(now, info) {
 			return errors.Join(os.Rename(part, f.old(n)+".gz"), os.Remove(f.old(n)))

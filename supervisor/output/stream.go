@@ -2,107 +2,86 @@ package output
 
 import (
 	"context"
-	"errors"
-	"io"
 	"os"
+	"regexp"
 	"sync"
-	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A Stream is the output of one life of a child.
 type Stream struct {
 	store *Store
 	tail  *tail
-	file  *file // nil: the last lines are all that is kept
-	pipe  *os.File
-	room  int // how many bytes the pipe takes
+	life  Life
+	mark  uint64 // of this life in the marks of files
+	ports []*port
 
 	finish sync.Once
 	ended  chan struct{} // closed by Finish
 
 	// Under tail.mu:
 	lines    ring
-	partial  []byte // the line that has no end yet, as much of it as is kept
 	watchers map[*watcher]struct{}
 }
 
-const (
-	mostAtOnce = 1 << 20 // the largest pipe superd makes
-	patience   = 5 * time.Second
-	retry      = 200 * time.Millisecond
-)
+// A Life is what Attach is told of one life of a child.
+type Life struct {
+	Name string
+	Log  string // its file below the log directory; "": as the settings say
+	Mark string // tells this life from every other, also for a later superd
 
-func newStream(s *Store, t *tail, f *file, pipe *os.File) *Stream {
+	// Out is the read end of its output, Err that of its standard error where that
+	// has a pipe of its own. Both are non-blocking, and stay the caller's to close
+	// once Run has returned.
+	Out, Err *os.File
+
+	// Labels are who writes, for journald and JSON: "app", "release", "pool", …
+	Labels map[string]string
+}
+
+func newStream(s *Store, t *tail, l Life) *Stream {
 	st := &Stream{
-		store: s, tail: t, file: f, pipe: pipe, room: 64 << 10,
+		store: s, tail: t, life: l, mark: hash(l.Mark),
 		ended: make(chan struct{}), watchers: map[*watcher]struct{}{},
 	}
-	st.control(func(fd int) {
-		if n, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil {
-			st.room = n
-		}
-	})
+	if l.Err == nil {
+		st.ports = []*port{newPort(st, "", l.Out)}
+		return st
+	}
+	st.ports = []*port{newPort(st, Stdout, l.Out), newPort(st, Stderr, l.Err)}
 	return st
 }
 
 // Run moves output until nobody can write any more, until Finish, or until ctx
-// ends; in that last case what is in the pipe stays there for the next superd.
+// ends; in that last case what is in the pipes stays there for the next superd.
 // It is called once.
 func (s *Stream) Run(ctx context.Context) {
 	defer s.store.detach(s)
-	raw, err := s.pipe.SyscallConn()
-	if err != nil {
-		s.store.Log.Error("output cannot be read", "name", s.tail.name, "error", err)
-		return
+	var moving sync.WaitGroup
+	defer moving.Wait()
+	for _, p := range s.ports[1:] {
+		moving.Go(func() { p.run(ctx) })
 	}
-	stop := context.AfterFunc(ctx, s.interrupt)
-	defer stop()
-	for ctx.Err() == nil {
-		var moved error
-		err := raw.Read(func(fd uintptr) bool {
-			_, moved = s.move(int(fd), mostAtOnce)
-			return !errors.Is(moved, unix.EAGAIN)
-		})
-		switch {
-		case errors.Is(moved, io.EOF):
-			s.tail.flush(s)
-			return
-		case s.isFinished():
-			s.drain()
-			s.tail.flush(s)
-			return
-		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
-			s.store.Log.Error("output cannot be read", "name", s.tail.name, "error", err)
-			return
-		case moved != nil && !errors.Is(moved, unix.EAGAIN):
-			s.wait(ctx)
-		}
-	}
+	s.ports[0].run(ctx)
 }
 
-// Recall takes the end of the file as if this life had written it just now: a
+// Recall takes the end of the files as if this life had written it just now: a
 // superd that adopts a child so knows what the child said last, and whether it has
-// said what Wrote waits for. Call it before Run.
+// said what Wrote waits for. What other lives wrote is left out as far as that is
+// known, see Store.KeepMarks. Call it before Run.
 func (s *Stream) Recall() {
-	if s.file != nil {
-		b, at := s.file.end()
-		s.tail.wrote(s, b, at)
+	for _, p := range s.ports {
+		s.store.recall(p)
 	}
 }
 
-// Finish says that the process has ended: Run takes what is in the pipe now and
-// returns, also when something that the process left behind keeps the pipe open.
+// Finish says that the process has ended: Run takes what is in the pipes now and
+// returns, also when something that the process left behind keeps them open.
 func (s *Stream) Finish() {
 	s.finish.Do(func() { close(s.ended) })
-	s.interrupt()
+	for _, p := range s.ports {
+		p.interrupt()
+	}
 }
-
-// interrupt makes a Read that waits return. It fails only when the pipe is closed,
-// which does the same.
-func (s *Stream) interrupt() { _ = s.pipe.SetReadDeadline(time.Unix(1, 0)) }
 
 func (s *Stream) isFinished() bool {
 	select {
@@ -113,124 +92,12 @@ func (s *Stream) isFinished() bool {
 	}
 }
 
-// drain takes as many bytes as there are now, and no more: what is left of the
-// tree may go on writing for ever. On a disk that is full they are lost.
-func (s *Stream) drain() {
-	s.control(func(fd int) {
-		for left := pending(fd); left > 0; {
-			n, err := s.move(fd, left)
-			if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, io.EOF) {
-				n, err = s.discard(fd, left)
-			}
-			if err != nil {
-				return
-			}
-			left -= n
-		}
-	})
-}
+// Tail is the last n lines of this life, an unfinished one included.
+func (s *Stream) Tail(n int) []string { return s.tail.ofStream(s, n) }
 
-// move takes at most limit bytes from the pipe. The error is EAGAIN when there is
-// none, EOF when there will be none, else what the disk said: then the bytes are
-// in the pipe still.
-func (s *Stream) move(fd, limit int) (int, error) {
-	if err := readable(fd); err != nil {
-		return 0, err
-	}
-	if s.file == nil {
-		return s.read(fd, limit)
-	}
-	n, err := s.file.take(fd, limit, func(b []byte) { s.tail.wrote(s, b, time.Now()) })
-	if err == nil || errors.Is(err, unix.EAGAIN) || errors.Is(err, io.EOF) {
-		return n, err
-	}
-	if s.file.failedFor() >= patience || pending(fd) >= s.room/4 {
-		return s.discard(fd, limit)
-	}
-	return 0, err
-}
-
-// wait passes the time until the disk is asked again.
-func (s *Stream) wait(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-	case <-s.ended:
-	case <-time.After(retry):
-	}
-}
-
-// discard takes bytes that the file has no room for. People still see the lines.
-func (s *Stream) discard(fd, limit int) (int, error) {
-	n, err := s.read(fd, limit)
-	s.file.lose(n)
-	return n, err
-}
-
-func (s *Stream) read(fd, limit int) (int, error) {
-	b := buffers.Get().(*[chunk]byte)
-	defer buffers.Put(b)
-	n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, b[:min(limit, chunk)]) })
-	if err != nil {
-		return 0, err
-	}
-	if n == 0 {
-		return 0, io.EOF
-	}
-	s.tail.wrote(s, b[:n], time.Now())
-	return n, nil
-}
-
-func (s *Stream) control(f func(fd int)) {
-	raw, err := s.pipe.SyscallConn()
-	if err == nil {
-		_ = raw.Control(func(fd uintptr) { f(int(fd)) }) // fails once the pipe is closed: nothing to do then
-	}
-}
-
-const chunk = 64 << 10
-
-// buffers are shared by all streams: thousands of children that are silent need
-// none.
-var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
-
-// readable is nil when the pipe holds something, EAGAIN when it does not, EOF when
-// it never will again. The kernel looks at the bytes first and at the writers then,
-// so a last line may come between: after the last writer is gone we look again.
-func readable(fd int) error {
-	state, err := poll(fd)
-	if err == nil && state&unix.POLLIN == 0 && state != 0 {
-		state, err = poll(fd)
-	}
-	switch {
-	case err != nil:
-		return err
-	case state&unix.POLLIN != 0:
-		return nil
-	case state != 0:
-		return io.EOF
-	}
-	return unix.EAGAIN
-}
-
-func poll(fd int) (int16, error) {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	_, err := ignoringEINTR(func() (int, error) { return unix.Poll(p, 0) })
-	return p[0].Revents, err
-}
-
-func pending(fd int) int {
-	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-func ignoringEINTR(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		if !errors.Is(err, syscall.EINTR) {
-			return n, err
-		}
-	}
+// Wrote returns a channel that is closed when a line of this life matches. Lines
+// that are written already count, as far back as they are remembered. The watch
+// ends with ctx.
+func (s *Stream) Wrote(ctx context.Context, line *regexp.Regexp) <-chan struct{} {
+	return s.tail.watch(ctx, s, line)
 }
