@@ -280,7 +280,13 @@ func (q *request) logQuery() (LogQuery, error) {
 	if stream != "" && stream != "stdout" && stream != "stderr" {
 		unknown = &Error{Kind: Usage, Message: fmt.Sprintf("stream=%s: must be stdout or stderr", stream)}
 	}
-	return LogQuery{q.name, int(lines), follow, stream}, errors.Join(wrong, unclear, unknown)
+	since, early := q.moment("since")
+	until, late := q.moment("until")
+	if follow && !until.IsZero() {
+		late = &Error{Kind: Usage, Message: "until and follow exclude each other"}
+	}
+	query := LogQuery{Name: q.name, Lines: int(lines), Follow: follow, Stream: stream, Since: since, Until: until}
+	return query, errors.Join(wrong, unclear, unknown, early, late)
 }
 
 func (q *request) eventQuery() (since uint64, follow bool, err error) {

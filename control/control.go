@@ -52,6 +52,15 @@ type Daemon interface {
 	// nothing of what runs touched. It returns when the successor is ready, and superd
 	// then leaves; with an error nothing has changed.
 	Upgrade(ctx context.Context, r UpgradeRequest, by release.By) (UpgradeAnswer, error)
+	// ClearLog empties the logs of what the name matches, on disk and in memory.
+	ClearLog(ctx context.Context, name string, by release.By) ([]ProcessResult, error)
+	// Attach calls emit with the bytes that one process writes from now on, as they
+	// come, until ctx ends or emit has an error. It returns when nothing is to come.
+	Attach(ctx context.Context, name string, emit func([]byte) error) error
+	// Input gives text to the standard input of one process. A name that means none,
+	// or several, is an error, and so is a process that reads nothing.
+	Input(ctx context.Context, name, text string, by release.By) error
+
 	// Shutdown begins the end of superd and of all it runs, and returns.
 	Shutdown(ctx context.Context, by release.By) error
 }

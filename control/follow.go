@@ -79,6 +79,11 @@ func (c *Client) Logs(ctx context.Context, q LogQuery) iter.Seq2[LogLine, error]
 	if q.Stream != "" {
 		query.Set("stream", q.Stream)
 	}
+	for name, at := range map[string]time.Time{"since": q.Since, "until": q.Until} {
+		if !at.IsZero() {
+			query.Set(name, at.Format(time.RFC3339Nano))
+		}
+	}
 	path := "/v1/logs/" + url.PathEscape(q.Name) + "?" + query.Encode()
 	return func(yield func(LogLine, error) bool) {
 		_, err := lines(ctx, c, path, func(l LogLine) error { return enough(yield(l, nil)) })

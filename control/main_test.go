@@ -126,7 +126,7 @@ type house struct {
 func newHouse(t *testing.T, rules ...Rule) *house {
 	t.Helper()
 	h := &house{t: t, socket: filepath.Join(shortDir(t), "superd.sock"), state: t.TempDir(), rules: rules, log: &logged{}}
-	h.daemon = &fakeDaemon{}
+	h.daemon = &fakeDaemon{typed: make(chan string, 16)}
 	h.start()
 	t.Cleanup(func() { h.stop() })
 	return h
@@ -251,6 +251,7 @@ type fakeDaemon struct {
 	settle   func() // is called when the status was asked for three times while settling
 	askedFor int
 	number   int
+	typed    chan string
 }
 
 func (d *fakeDaemon) note(format string, args ...any) {
@@ -426,6 +427,37 @@ func (d *fakeDaemon) Logs(ctx context.Context, q LogQuery, emit func(LogLine) er
 func (d *fakeDaemon) Upgrade(_ context.Context, r UpgradeRequest, by release.By) (UpgradeAnswer, error) {
 	d.note("upgrade keeper=%t by %d", r.Keeper, by.UID)
 	return UpgradeAnswer{Before: Incarnation{"1.0", 7}, After: Incarnation{PID: 8}, Changed: true, Message: "superd 8 takes over"}, nil
+}
+
+func (d *fakeDaemon) ClearLog(_ context.Context, name string, by release.By) ([]ProcessResult, error) {
+	d.note("clear %s by %d", name, by.UID)
+	return []ProcessResult{{Name: name, State: "running", OK: true}}, nil
+}
+
+// Attach sends what is put into heard as input, until that is "bye".
+func (d *fakeDaemon) Attach(ctx context.Context, name string, emit func([]byte) error) error {
+	if name != "nginx:0" {
+		return &Error{Kind: NotFound, Message: "nothing is called " + name}
+	}
+	if err := emit(nil); err != nil {
+		return err
+	}
+	for {
+		select {
+		case text := <-d.typed:
+			if err := emit([]byte(text)); err != nil || text == "bye" {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (d *fakeDaemon) Input(_ context.Context, name, text string, by release.By) error {
+	d.note("input %s %q by %d", name, text, by.UID)
+	d.typed <- text
+	return nil
 }
 
 func (d *fakeDaemon) Shutdown(_ context.Context, by release.By) error {

@@ -218,6 +218,39 @@ func (q *request) number(name string, without, most uint64) (uint64, error) {
 	return n, nil
 }
 
+// moment is a time as RFC 3339 has it, or how long ago: "15m".
+func (q *request) moment(name string) (time.Time, error) {
+	text := q.http.URL.Query().Get(name)
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := Moment(text, time.Now())
+	if err != nil {
+		return at, &Error{Kind: Usage, Message: fmt.Sprintf("%s=%s: %v", name, text, err)}
+	}
+	return at, nil
+}
+
+// Moment reads a time as people and programs write it: "15m" is so long before now,
+// "14:30" today, "2026-11-25" and "2026-11-25 14:30" in the time zone of now, else RFC
+// 3339.
+func Moment(text string, now time.Time) (time.Time, error) {
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateTime, "2006-01-02 15:04", time.DateOnly} {
+		if at, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return at, nil
+		}
+	}
+	for _, layout := range []string{time.TimeOnly, "15:04"} {
+		if at, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return time.Date(now.Year(), now.Month(), now.Day(), at.Hour(), at.Minute(), at.Second(), 0, now.Location()), nil
+		}
+	}
+	return time.Time{}, errors.New(`is neither a time such as "14:30", "2026-11-25 14:30" or 2026-11-25T14:30:00Z nor how long ago, such as "15m"`)
+}
+
 func (q *request) flag(name string) (bool, error) {
 	text := q.http.URL.Query().Get(name)
 	if text == "" {

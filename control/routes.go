@@ -32,7 +32,8 @@ var routes = []route{
 	{"GET", "/v1/status", RoleRead, (*request).status},
 	{"GET", "/v1/metrics", RoleRead, (*request).metrics},
 	{"GET", "/v1/events?since&follow", RoleRead, (*request).events},
-	{"GET", "/v1/logs/{name...}?lines&follow&stream", RoleRead, (*request).logs},
+	{"GET", "/v1/logs/{name...}?lines&follow&stream&since&until", RoleRead, (*request).logs},
+	{"POST", "/v1/logs/{name...}/clear", RoleOperate, (*request).clearLog},
 
 	{"GET", "/v1/apps/{app}/releases", RoleRead, (*request).releases},
 	{"GET", "/v1/apps/{app}/history", RoleRead, (*request).history},
@@ -48,6 +49,8 @@ var routes = []route{
 	{"POST", "/v1/processes/{name...}/restart", RoleOperate, (*request).restart},
 	{"POST", "/v1/processes/{name...}/signal", RoleOperate, (*request).signal},
 	{"POST", "/v1/processes/{name...}/scale", RoleOperate, (*request).scale},
+	{"GET", "/v1/processes/{name...}/attach", RoleRead, (*request).attach},
+	{"POST", "/v1/processes/{name...}/stdin", RoleOperate, (*request).input},
 
 	{"POST", "/v1/superd/upgrade", RoleAdmin, (*request).upgrade},
 	{"POST", "/v1/superd/shutdown", RoleAdmin, (*request).shutdown},

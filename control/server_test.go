@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"superd/release"
 )
@@ -24,8 +26,8 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/processes/shop%2Femails:3/stop", "/v1/processes/{name...}/stop", "", "shop/emails:3"},
 		{"POST", "/v1/processes/shop/*/stop", "/v1/processes/{name...}/stop", "", "shop/*"},
 		{"POST", "/v1/processes/start/stop", "/v1/processes/{name...}/stop", "", "start"},
-		{"GET", "/v1/logs/shop/emails:3", "/v1/logs/{name...}?lines&follow&stream", "", "shop/emails:3"},
-		{"GET", "/v1/logs/a%25b", "/v1/logs/{name...}?lines&follow&stream", "", "a%b"},
+		{"GET", "/v1/logs/shop/emails:3", "/v1/logs/{name...}?lines&follow&stream&since&until", "", "shop/emails:3"},
+		{"GET", "/v1/logs/a%25b", "/v1/logs/{name...}?lines&follow&stream&since&until", "", "a%b"},
 	} {
 		r, names, err := find(tt.method, tt.path)
 		if err != nil || r.path != tt.route || names["app"] != tt.app || names["name"] != tt.name {
@@ -251,7 +253,7 @@ func TestLogs(t *testing.T) {
 	h := newHouse(t)
 	gone := make(chan error, 1)
 	h.daemon.wrote = func(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
-		if (q != LogQuery{"shop/emails", 3, q.Follow, "stderr"}) {
+		if (q != LogQuery{Name: "shop/emails", Lines: 3, Follow: q.Follow, Stream: "stderr"}) {
 			return &Error{Kind: Usage, Message: fmt.Sprintf("got %+v", q)}
 		}
 		for n := range q.Lines {
@@ -368,4 +370,53 @@ func FuzzFind(f *testing.F) {
 			t.Fatalf("%s %q is %s %s with %v", method, path, r.method, r.path, names)
 		}
 	})
+}
+
+func TestAttach(t *testing.T) {
+	h := newHouse(t)
+	r, w := io.Pipe()
+	ended := make(chan error, 1)
+	attached := make(chan struct{})
+	go func() {
+		err := h.client().Attach(t.Context(), "nginx:0", w, func() { close(attached) })
+		w.Close()
+		ended <- err
+	}()
+	<-attached
+	for _, text := range []string{"yes\n", "\x03", "bye"} {
+		if err := h.client().Input(t.Context(), "nginx:0", text); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(text))
+		if _, err := io.ReadFull(r, got); err != nil || string(got) != text {
+			t.Errorf("got %q, %v; want %q", got, err, text)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := h.client().Attach(t.Context(), "nothing", io.Discard, nil); KindOf(err) != NotFound {
+		t.Errorf("to nothing: %v", err)
+	}
+	h.refused(Usage, "POST", "/v1/processes/nginx:0/stdin", `{"text":""}`)
+	if results, err := h.client().ClearLog(t.Context(), "shop/fpm"); err != nil || len(results) != 1 || !slices.ContainsFunc(h.daemon.heard(), func(s string) bool { return strings.HasPrefix(s, "clear shop/fpm by") }) {
+		t.Errorf("clear: %+v, %v; heard %q", results, err, h.daemon.heard())
+	}
+}
+
+func TestMoment(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.FixedZone("there", 3600))
+	for text, want := range map[string]string{
+		"15m": "2026-11-25T11:45:00+01:00", "14:30": "2026-11-25T14:30:00+01:00", "2026-11-24": "2026-11-24T00:00:00+01:00",
+		"2026-11-24 08:05": "2026-11-24T08:05:00+01:00", "2026-11-24T08:05:00Z": "2026-11-24T08:05:00Z", "08:05:06": "2026-11-25T08:05:06+01:00",
+	} {
+		if at, err := Moment(text, now); err != nil || at.Format(time.RFC3339) != want {
+			t.Errorf("%s is %s, %v; want %s", text, at.Format(time.RFC3339), err, want)
+		}
+	}
+	for _, text := range []string{"", "-15m", "yesterday", "25:00", "2026-13-01"} {
+		if at, err := Moment(text, now); err == nil {
+			t.Errorf("%q is %s", text, at)
+		}
+	}
 }

@@ -243,6 +243,10 @@ type LogQuery struct {
 	Lines  int    // of the past, for each process
 	Follow bool   // and what is to come
 	Stream string // stdout, stderr or "" for both
+
+	// Since and Until are when the lines were written; zero: no limit. With Follow
+	// there is no Until.
+	Since, Until time.Time
 }
 
 // LogLine is one line that a process wrote.
@@ -250,6 +254,10 @@ type LogLine struct {
 	Process string `json:"process"`
 	Stream  string `json:"stream,omitempty"` // where they are told apart
 	Line    string `json:"line"`
+
+	At     time.Time `json:"at,omitzero"`      // when it was written, as far as that is known
+	Missed int       `json:"missed,omitempty"` // no line: so many are missing here, they came faster than they were read
+	Note   string    `json:"note,omitempty"`   // no line: what is to be known of the others
 }
 
 // Kinds of events that clients act on. The others are for people.

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,50 +16,138 @@ import (
 
 func (c *cli) logsCommand() *cobra.Command {
 	var q control.LogQuery
+	var since, until string
 	cmd := &cobra.Command{
-		Use: "logs [-f] [-n N] NAME", Short: "print what a process wrote",
-		Args: arguments(1, 1, "one "+names), ValidArgsFunction: c.completeProcesses,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			q.Name = args[0]
+		Use: "logs [-f] [-n N] NAME…", Short: "print what processes wrote",
+		Args: arguments(1, -1, names), ValidArgsFunction: c.completeProcesses,
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if q.Lines < 0 {
 				return usage("-n must not be negative")
 			}
-			several, last := false, ""
-			for l, err := range c.client().Logs(cmd.Context(), q) {
-				if err != nil {
-					if cmd.Context().Err() != nil {
-						return nil // Ctrl-C is how people end it
-					}
-					return err
-				}
-				several = several || last != "" && last != l.Process
-				last = l.Process
-				if err := c.logLine(l, several || q.Name != l.Process); err != nil {
-					return err
-				}
+			if q.Since, err = moment("--since", since); err != nil {
+				return err
 			}
-			return nil
+			if q.Until, err = moment("--until", until); err != nil {
+				return err
+			}
+			if since != "" && !cmd.Flags().Changed("lines") {
+				q.Lines = mostLines
+			}
+			return c.logs(cmd.Context(), q, args)
 		},
 	}
-	cmd.Flags().BoolVarP(&q.Follow, "follow", "f", false, "and what it writes from now on")
+	cmd.Flags().BoolVarP(&q.Follow, "follow", "f", false, "and what they write from now on")
 	cmd.Flags().IntVarP(&q.Lines, "lines", "n", 100, "as many `LINES` of the past")
 	cmd.Flags().StringVar(&q.Stream, "stream", "", "stdout or stderr, where they are kept apart")
+	cmd.Flags().StringVar(&since, "since", "", "only what was written since `TIME`: 15m (ago), 14:30, \"2026-11-25 14:30\"")
+	cmd.Flags().StringVar(&until, "until", "", "only what was written until `TIME`")
 	return cmd
 }
 
-func (c *cli) logLine(l control.LogLine, named bool) error {
-	if c.json {
-		return c.line(l)
+// mostLines is as many as superd gives at once.
+const mostLines = 100_000
+
+func moment(flag, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := control.Moment(text, time.Now())
+	if err != nil {
+		return at, usage("%s %q %v", flag, text, err)
+	}
+	return at, nil
+}
+
+// logs prints what each of the names means, one after the other, or with -f all as it
+// comes.
+func (c *cli) logs(ctx context.Context, q control.LogQuery, names []string) error {
+	show := &shower{cli: c, named: len(names) > 1}
+	if !q.Follow {
+		for _, name := range names {
+			q.Name = name
+			if err := show.all(ctx, q); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ends := make([]error, len(names))
+	var following sync.WaitGroup
+	for i, name := range names {
+		q.Name = name
+		following.Go(func() {
+			if ends[i] = show.all(ctx, q); ends[i] != nil {
+				cancel() // one that is not there is told at once, not at the end of the others
+			}
+		})
+	}
+	following.Wait()
+	return errors.Join(ends...)
+}
+
+// A shower prints lines of several processes. A name is before a line as soon as there
+// is more than one.
+type shower struct {
+	*cli
+	mu    sync.Mutex
+	named bool
+	last  string
+}
+
+func (s *shower) all(ctx context.Context, q control.LogQuery) error {
+	for l, err := range s.client().Logs(ctx, q) {
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil // Ctrl-C is how people end it
+			}
+			return err
+		}
+		if err := s.show(q, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *shower) show(q control.LogQuery, l control.LogLine) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.named = s.named || s.last != "" && s.last != l.Process || q.Name != l.Process
+	s.last = l.Process
+	if s.json {
+		return s.line(l)
+	}
+	if l.Note != "" {
+		fmt.Fprintf(s.talk, "superctl: %s: %s\n", l.Process, l.Note)
+		return nil
 	}
 	text := l.Line
-	if c.terminal {
+	if s.terminal {
 		text = printable(text)
 	}
-	if named {
-		text = c.colour(faint, l.Process+" | ") + text
+	switch {
+	case l.Missed > 0:
+		text = s.colour(yellow, text)
+	case l.Stream == "stderr":
+		text = s.colour(red, text)
 	}
-	_, err := fmt.Fprintln(c.out, text)
+	if s.named {
+		text = s.colour(colourOf(l.Process), l.Process+" | ") + text
+	}
+	_, err := fmt.Fprintln(s.out, text)
 	return err
+}
+
+// colourOf is always the same for a process, and seldom that of its neighbour.
+func colourOf(process string) string {
+	colours := [...]string{"36", "35", "34", "32", "96", "95", "94", "92"}
+	sum := 0
+	for _, b := range []byte(process) {
+		sum = sum*31 + int(b)
+	}
+	return colours[uint(sum)%uint(len(colours))]
 }
 
 func (c *cli) eventsCommand() *cobra.Command {

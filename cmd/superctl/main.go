@@ -114,6 +114,7 @@ func (c *cli) command() *cobra.Command {
 		c.scaleCommand(), c.logsCommand(), c.eventsCommand(), c.metricsCommand(), c.topCommand(), c.checkCommand(), c.doctorCommand(), c.shutdownCommand(), c.versionCommand())
 	root.AddCommand(c.upgradeCommand())
 	root.AddCommand(c.importCommand())
+	root.AddCommand(c.attachCommand(), c.clearCommand())
 	return root
 }
 

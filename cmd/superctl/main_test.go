@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ type fakeDaemon struct {
 	draining int
 	orders   []control.ProcessOrder
 	hang     bool // a switch never ends
+	typed    chan string
 }
 
 func (f *fakeDaemon) Status(context.Context) (control.Status, error) {
@@ -111,6 +113,31 @@ func (f *fakeDaemon) Resume(context.Context, string, release.By) error          
 func (f *fakeDaemon) Upgrade(context.Context, control.UpgradeRequest, release.By) (control.UpgradeAnswer, error) {
 	return control.UpgradeAnswer{}, nil
 }
+func (f *fakeDaemon) ClearLog(_ context.Context, name string, _ release.By) ([]control.ProcessResult, error) {
+	return []control.ProcessResult{{Name: name, State: "running", OK: true}}, nil
+}
+
+func (f *fakeDaemon) Attach(ctx context.Context, _ string, emit func([]byte) error) error {
+	if err := emit([]byte("prompt> ")); err != nil {
+		return err
+	}
+	for {
+		select {
+		case text := <-f.typed:
+			if err := emit([]byte("read " + text)); err != nil || text == "bye\n" {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (f *fakeDaemon) Input(_ context.Context, _, text string, _ release.By) error {
+	f.typed <- text
+	return nil
+}
+
 func (f *fakeDaemon) Shutdown(context.Context, release.By) error { return nil }
 func (f *fakeDaemon) Logs(_ context.Context, q control.LogQuery, emit func(control.LogLine) error) error {
 	for _, l := range []control.LogLine{{Process: "shop/emails:0", Line: "one"}, {Process: "shop/emails:1", Line: "two"}} {
@@ -354,5 +381,33 @@ func TestCompletionKnowsReleases(t *testing.T) {
 	}
 	if got := run(t, false, "completion", "bash"); got.code != 0 || !strings.Contains(got.out, "__start_superctl") {
 		t.Errorf("completion bash: exit %d", got.code)
+	}
+}
+
+func TestAttachCommand(t *testing.T) {
+	f := &fakeDaemon{apps: []string{"shop"}, typed: make(chan string, 4)}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := w.WriteString("bye\n"); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	var out, talk strings.Builder
+	c := &cli{out: &out, talk: &talk, socket: superd(t, f)}
+	if err := c.attach(t.Context(), "nginx:0", r); err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != "prompt> read bye\n" || !strings.Contains(talk.String(), "Ctrl-C detaches") {
+		t.Errorf("printed %q, said %q", out.String(), talk.String())
+	}
+}
+
+func TestClearCommand(t *testing.T) {
+	socket := superd(t, &fakeDaemon{apps: []string{"shop"}})
+	if got := run(t, false, "--socket", socket, "clear", "shop/fpm", "nginx"); got.code != 0 || !strings.Contains(got.talk, "nginx: cleared") {
+		t.Errorf("%+v", got)
 	}
 }

@@ -218,8 +218,8 @@ func (a *app) fpmLines(ctx context.Context) (<-chan string, error) {
 	a.copying.Go(func() {
 		defer close(texts)
 		for l := range lines {
-			if l.Lagged {
-				return
+			if l.Missed() > 0 {
+				continue
 			}
 			select {
 			case texts <- l.Text:
@@ -234,7 +234,7 @@ func (a *app) fpmLines(ctx context.Context) (<-chan string, error) {
 // followLog waits until there is something of that name to follow.
 func (a *app) followLog(ctx context.Context, name string) (<-chan output.Line, error) {
 	for {
-		lines, err := a.daemon.output.Follow(ctx, name, 0)
+		lines, err := a.daemon.output.Follow(ctx, name, 0, "")
 		if !errors.Is(err, output.ErrUnknown) {
 			return lines, err
 		}
@@ -250,14 +250,13 @@ func (a *app) followLog(ctx context.Context, name string) (<-chan output.Line, e
 func (a *app) site() check.Site {
 	s := check.Site{
 		Socket: func(release.Generation) string { return "" }, Against: a.against, Process: a.checkProcess,
-		Tail: func(release.Generation) []string { return a.daemon.output.Tail(a.name+"/fpm", 20) },
 		Tell: func(what string, lines []string) {
 			a.daemon.event(control.Event{Kind: "check.note", App: a.name, Message: what, Lines: lines})
 		},
 		Progress: a.progress,
 	}
 	if a.fpm != nil {
-		s.DocumentRoot, s.Socket, s.Traffic = a.cfg.FPM.DocumentRoot, a.fpm.Socket, a.fpm.Traffic
+		s.DocumentRoot, s.Socket, s.Traffic, s.Tail = a.cfg.FPM.DocumentRoot, a.fpm.Socket, a.fpm.Traffic, a.fpm.Tail
 		s.Alone = fpm.Handoff(a.cfg.FPM.Handoff) == fpm.Reload
 	}
 	return s

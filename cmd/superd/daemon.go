@@ -33,6 +33,7 @@ type daemon struct {
 	events   *control.Events
 	notify   *notify.Server
 	output   *output.Store
+	logs     logRules
 	children *supervisor.Children
 	apps     []*app // by name
 	socket   *control.Socket
@@ -92,7 +93,8 @@ func (d *daemon) open(ctx context.Context, keeper string) (err error) {
 	if d.notify, err = notify.Listen(filepath.Join(d.cfg.RunDir, "notify.sock")); err != nil {
 		return err
 	}
-	d.output = output.Open(output.Options{Dir: d.cfg.LogDir, Compress: true, Log: d.log})
+	d.logs.obey(d.cfg)
+	d.output = output.Open(output.Options{Dir: d.cfg.LogDir, Settings: d.logs.settings, Log: d.log})
 	d.children, err = supervisor.Open(ctx, supervisor.Options{
 		Keeper: keeper, State: d.cfg.StateDir, Notify: d.notify, Output: d.output, Log: d.log,
 	})

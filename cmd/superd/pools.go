@@ -45,6 +45,7 @@ func (a *app) workerSpec(w *config.Worker) func(int, release.Generation) (superv
 		if err != nil {
 			return s, err
 		}
+		s.Labels["pool"], s.Labels["slot"] = w.Name, strconv.Itoa(slot)
 		own := []string{"SUPERD_SLOT=" + strconv.Itoa(slot)}
 		if w.Ready == "notify" {
 			own = append(own, "NOTIFY_SOCKET="+a.daemon.children.NotifySocket())

@@ -22,12 +22,17 @@ type surroundings struct {
 }
 
 func newSurroundings(app *config.App) surroundings {
+	return surroundings{app: app, outer: environment()}
+}
+
+// environment is superd's own, by name.
+func environment() map[string]string {
 	outer := map[string]string{}
 	for _, v := range os.Environ() {
 		name, value, _ := strings.Cut(v, "=")
 		outer[name] = value
 	}
-	return surroundings{app: app, outer: outer}
+	return outer
 }
 
 // defaultPath is what login(1) gives root.
@@ -148,7 +153,8 @@ func (s surroundings) spec(name, slot string, argv []string, number int, g relea
 	}
 	return supervisor.Spec{
 		Name: name, Slot: slot, Argv: argv, Env: lines(env), Dir: g.Dir, User: who, Umask: 0o022,
-		Log: filepath.Join(s.app.Name, logName(name)),
+		Log:    filepath.Join(s.app.Name, logName(name)),
+		Labels: map[string]string{"app": s.app.Name, "release": g.Release, "generation": fmt.Sprint(g.Number)},
 	}, nil
 }
 
