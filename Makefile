@@ -22,7 +22,7 @@ export GOFLAGS ?= -buildvcs=false
 .PHONY: build test unit lint vuln fuzz e2e demo bench deps clean
 
 build: ## superd, superctl and superd-keeper into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/superd-keeper ./cmd/superd-keeper
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/superd-keeper ./cmd/superd-keeper
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/superd ./cmd/superctl
 
 test: deps build unit e2e ## every test

@@ -79,8 +79,10 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	requests, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
+	hand := inHand{conns: map[net.Conn]struct{}{}}
 	server := &http.Server{
 		Handler:                      s,
+		ConnState:                    hand.changed,
 		BaseContext:                  func(net.Listener) context.Context { return requests },
 		ConnContext:                  remember,
 		ReadHeaderTimeout:            headerPatience,
@@ -107,6 +109,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 	}
 	stop(release.ErrStopping)
+	server.SetKeepAlivesEnabled(false)
+	hand.wait()
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 	defer cancel()
 	if server.Shutdown(bounded) != nil {

@@ -396,10 +396,24 @@ func TestBadSuccessors(t *testing.T) {
 	if after := s.children(); !slices.Equal(before, after) {
 		t.Errorf("the children were %v and are %v", before, after)
 	}
-	next := s.Path("superd.next")
-	build(t, next, "superd", "-X main.version=9.9-next")
-	install(t, next, filepath.Join(s.Bin, "superd"))
-	if o := s.ctl(0, "upgrade"); !strings.Contains(o.Out, "9.9-next") {
+	for _, program := range []string{"superd", "superd-keeper"} {
+		next := s.Path(program + ".next")
+		build(t, next, program, "-X main.version=9.9-"+program)
+		install(t, next, filepath.Join(s.Bin, program))
+	}
+	keeper := s.superd.PID()
+	if o := s.ctl(0, "upgrade"); !strings.Contains(o.Out, "9.9-superd (") || !strings.Contains(o.Out, fmt.Sprintf("9.9-superd-keeper (pid %d)", keeper)) {
+		t.Errorf("superctl says: %s", o)
+	}
+	if after := s.children(); !slices.Equal(before, after) {
+		t.Errorf("after the upgrade of both the children are %v, were %v", after, before)
+	}
+	// A keeper that cannot take over is told, and superd has been replaced all the same.
+	if err := os.WriteFile(s.Path("bad"), []byte("#!/bin/sh\necho boom >&2\nexit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	install(t, s.Path("bad"), filepath.Join(s.Bin, "superd-keeper"))
+	if o := s.ctl(4, "upgrade"); !strings.Contains(o.Err, "boom") || !strings.Contains(o.Err, "goes on as it was") {
 		t.Errorf("superctl says: %s", o)
 	}
 	if now := s.status(); now.PID == was {

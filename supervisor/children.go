@@ -218,6 +218,12 @@ func (c *Children) HeldNames() []string {
 // Drop makes the keeper close what it holds under name.
 func (c *Children) Drop(name string) error { return c.keeper.Drop(name) }
 
+// A Renewal is what became of Renew.
+type Renewal = client.Renewal
+
+// Renew has the keeper become the program at its path: see client.Client.
+func (c *Children) Renew(ctx context.Context) (Renewal, error) { return c.keeper.Renew(ctx) }
+
 // Beat is a sign of life; the keeper kills a superd that owes it one: see
 // client.Client.
 func (c *Children) Beat(within time.Duration) error { return c.keeper.Beat(within) }

@@ -17,11 +17,11 @@ const takeover = 30 * time.Second
 func (c *cli) upgradeCommand() *cobra.Command {
 	var lockWait time.Duration
 	cmd := &cobra.Command{
-		Use: "upgrade", Short: "replace superd by the program that is on disk now; nothing else stops",
+		Use: "upgrade", Short: "replace superd and its keeper by the programs that are on disk now; nothing else stops",
 		Long: "upgrade starts the superd that is on disk now beside the one that runs. When it is ready it\n" +
 			"takes over; no process that superd runs is touched, and nobody is refused. If it does not get\n" +
 			"ready, its last lines are told and nothing has changed. In the middle of a switch it is\n" +
-			"refused with exit code 6.",
+			"refused with exit code 6. Then the keeper becomes the one that is on disk, in place.",
 		Args: arguments(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if lockWait < 0 {
@@ -42,12 +42,30 @@ func (c *cli) upgrade(ctx context.Context, lockWait time.Duration) error {
 	if err := c.awaitSuccessor(ctx, &answer); err != nil {
 		return err
 	}
-	if c.json {
-		return c.line(answer)
+	// superd first: the new one may have to do with the old keeper after any crash, and
+	// the new keeper never has to do with the old superd.
+	keeper, err := c.askForUpgrade(ctx, control.UpgradeRequest{Keeper: true}, time.Time{})
+	if err != nil {
+		return &control.Error{
+			Kind: control.Degraded, Message: fmt.Sprintf("superd %s (pid %d) has taken over, and %v", answer.After.Version, answer.After.PID, err),
+			Hint: "everything works; superctl upgrade tries again",
+		}
 	}
-	_, err = fmt.Fprintf(c.out, "superd %s (pid %d) has taken over from %s (pid %d)\n",
+	if c.json {
+		return c.line(upgraded{answer, keeper})
+	}
+	fmt.Fprintf(c.out, "superd %s (pid %d) has taken over from %s (pid %d)\n",
 		answer.After.Version, answer.After.PID, answer.Before.Version, answer.Before.PID)
-	return err
+	if keeper.Changed {
+		fmt.Fprintln(c.out, keeper.Message)
+	}
+	return nil
+}
+
+// upgraded is what superctl upgrade --json prints.
+type upgraded struct {
+	control.UpgradeAnswer
+	Keeper control.UpgradeAnswer `json:"keeper"`
 }
 
 // askForUpgrade asks until nothing is in the way any longer, or until the deadline.

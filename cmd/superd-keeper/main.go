@@ -7,6 +7,7 @@ package main
 import (
 	"os"
 	"strconv"
+	"strings"
 
 	"superd/supervisor/keeper"
 )
@@ -35,6 +36,18 @@ func run(args []string) int {
 			return fail(err.Error(), 1)
 		}
 		return code
+	case "resume":
+		if len(args) > 2 {
+			if fd, err := strconv.Atoi(args[1]); err == nil && fd > 2 {
+				return resume(fd, args[2:])
+			}
+		}
+		return usage("resume is for the keeper itself")
+	case "check-state":
+		if err := keeper.CheckState(3); err != nil {
+			return fail(err.Error(), 1)
+		}
+		return 0
 	case "stage":
 		if len(args) == 2 {
 			if files, err := strconv.Atoi(args[1]); err == nil && files >= 0 {
@@ -52,6 +65,29 @@ func run(args []string) int {
 	return usage("unknown command " + strconv.Quote(args[0]))
 }
 
+// resume goes on in the place of an older program of this process.
+func resume(fd int, args []string) int {
+	o, problem := options(args)
+	if problem != "" {
+		return usage(problem)
+	}
+	code, err := keeper.Resume(o, fd)
+	if err != nil {
+		return fail("go on in the place of another keeper: "+err.Error(), 1)
+	}
+	return code
+}
+
+// self is where this program is on disk, also when it was started by a name that is
+// not a path.
+func self() string {
+	path, err := os.Executable()
+	if err != nil || strings.HasPrefix(os.Args[0], "/") {
+		return os.Args[0]
+	}
+	return strings.TrimSuffix(path, " (deleted)")
+}
+
 // options reads: --socket PATH -- PROGRAM ARGS…
 func options(args []string) (o keeper.Options, problem string) {
 	switch {
@@ -60,7 +96,7 @@ func options(args []string) (o keeper.Options, problem string) {
 	case len(args) < 4 || args[2] != "--":
 		return o, "name superd's command after --"
 	}
-	return keeper.Options{Socket: args[1], Argv: args[3:]}, ""
+	return keeper.Options{Socket: args[1], Argv: args[3:], Self: self(), Version: version}, ""
 }
 
 func usage(problem string) int {

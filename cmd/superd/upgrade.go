@@ -153,7 +153,10 @@ func (s *succession) settled() error {
 }
 
 // Upgrade replaces superd by the program at its path: see control.Daemon.
-func (d *daemon) Upgrade(ctx context.Context, _ control.UpgradeRequest, by release.By) (control.UpgradeAnswer, error) {
+func (d *daemon) Upgrade(ctx context.Context, r control.UpgradeRequest, by release.By) (control.UpgradeAnswer, error) {
+	if r.Keeper {
+		return d.renewKeeper(ctx, by)
+	}
 	d.log.Info("asked to upgrade", "user", by.User, "uid", by.UID, "client_pid", by.PID)
 	next, err := d.succeed(ctx)
 	if err != nil {
@@ -164,6 +167,25 @@ func (d *daemon) Upgrade(ctx context.Context, _ control.UpgradeRequest, by relea
 	return control.UpgradeAnswer{
 		Before: control.Incarnation{Version: version, PID: os.Getpid()}, After: next, Changed: true,
 		Message: fmt.Sprintf("superd %s (pid %d) takes over from %s (pid %d)", next.Version, next.PID, version, os.Getpid()),
+	}, nil
+}
+
+// renewKeeper has the keeper become the program at its path.
+func (d *daemon) renewKeeper(ctx context.Context, by release.By) (control.UpgradeAnswer, error) {
+	d.log.Info("asked to upgrade the keeper", "user", by.User, "uid", by.UID, "client_pid", by.PID)
+	r, err := d.children.Renew(ctx)
+	if err != nil {
+		d.log.Error("the keeper is not replaced and goes on", "error", err)
+		return control.UpgradeAnswer{}, &control.Error{Kind: control.Rejected, Message: fmt.Sprintf("the keeper goes on as it was: %v", err)}
+	}
+	message := "the keeper runs the program that is at its path"
+	if r.Changed {
+		message = fmt.Sprintf("superd-keeper %s (pid %d) has taken the place of %s", r.After, r.PID, r.Before)
+		d.log.Info("the keeper has been replaced", "version", r.After, "before", r.Before, "pid", r.PID)
+	}
+	return control.UpgradeAnswer{
+		Before: control.Incarnation{Version: r.Before, PID: r.PID}, After: control.Incarnation{Version: r.After, PID: r.PID},
+		Changed: r.Changed, Message: message,
 	}, nil
 }
 

@@ -23,8 +23,10 @@ import (
 
 // Options are what Run needs.
 type Options struct {
-	Socket string   // its directory exists
-	Argv   []string // superd
+	Socket  string   // its directory exists
+	Argv    []string // superd
+	Self    string   // where the keeper's own program is, for renewals; absolute
+	Version string   // of this keeper
 }
 
 // Keeper is the state of the loop.
@@ -44,6 +46,8 @@ type Keeper struct {
 
 	superd superd
 
+	renewal renewal
+
 	alone    time.Time // since when children live and nobody commands
 	draining bool
 
@@ -59,12 +63,10 @@ type Keeper struct {
 // Run keeps until it is told to leave and returns the exit code that was asked
 // for. An error tells why it could not begin.
 func Run(o Options) (int, error) {
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return 0, failed("become the parent of orphans", err)
+	k, err := newKeeper(o)
+	if err != nil {
+		return 0, err
 	}
-	k := &Keeper{options: o, rights: make([]byte, wire.RightsSpace())}
-	k.table.init(descriptorLimit())
-	var err error
 	if k.null, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return 0, failed("open "+os.DevNull, err)
 	}
@@ -82,6 +84,15 @@ func Run(o Options) (int, error) {
 	return k.run(), nil
 }
 
+func newKeeper(o Options) (*Keeper, error) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, failed("become the parent of orphans", err)
+	}
+	k := &Keeper{options: o, rights: make([]byte, wire.RightsSpace()), renewal: renewal{pidfd: -1, words: -1}}
+	k.table.init(descriptorLimit())
+	return k, nil
+}
+
 // run is the loop.
 func (k *Keeper) run() int {
 	for {
@@ -91,6 +102,7 @@ func (k *Keeper) run() int {
 		k.judgeClaim(now)
 		k.judgePulse(now)
 		k.keepSuperd(now)
+		k.tryRenewal(now)
 		k.watchPipes(now)
 		if code, gone := k.leave(now); gone {
 			return code
@@ -151,7 +163,7 @@ func (k *Keeper) watch(fd int, events int16, s source) {
 // timeout is how many milliseconds may pass until the next limit, -1 for none.
 func (k *Keeper) timeout(now time.Time) int {
 	next := time.Time{}
-	limits := [...]time.Time{k.soon, k.patience, k.superd.due, k.drainTime(), k.listen.pause, k.leaving.due(), k.pulseDue()}
+	limits := [...]time.Time{k.soon, k.patience, k.superd.due, k.drainTime(), k.listen.pause, k.leaving.due(), k.pulseDue(), k.renewal.due()}
 	for _, t := range limits {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t

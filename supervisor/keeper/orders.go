@@ -39,7 +39,7 @@ func (k *Keeper) obey(c *conn, f wire.Frame, fds []int) {
 		if commands {
 			k.acknowledge(f)
 		}
-	case wire.Spawn, wire.Put, wire.Drop, wire.Shutdown, wire.Tell:
+	case wire.Spawn, wire.Put, wire.Drop, wire.Shutdown, wire.Tell, wire.Renew:
 		switch {
 		case !commands:
 			k.answer(c, f, wire.Stale, "another superd commands")
@@ -66,6 +66,8 @@ func (k *Keeper) order(c *conn, f wire.Frame, fds []int) []int {
 		k.answer(c, f, wire.OK, "")
 	case wire.Tell:
 		k.tell(c, f)
+	case wire.Renew:
+		k.renew(c, f)
 	case wire.Shutdown:
 		k.answer(c, f, wire.OK, "")
 		k.depart(int(f.Status))

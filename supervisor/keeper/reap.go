@@ -48,6 +48,9 @@ func (k *Keeper) reap() {
 				break
 			}
 		}
+		if pid == k.renewal.pid {
+			k.programEnded(unix.WaitStatus(status))
+		}
 		if pid == k.superd.pid {
 			k.superdEnded(unix.WaitStatus(status))
 		}

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// handled are the signals that mean something to the keeper, beside a child's end.
+var handled = [...]unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2}
+
 // catchSignals starts the one goroutine beside the loop. A child's end has a
 // channel of its own: a thousand of them must not crowd out the SIGTERM.
 func catchSignals() (*signals, error) {
@@ -18,7 +21,9 @@ func catchSignals() (*signals, error) {
 	}
 	children, others := make(chan os.Signal, 1), make(chan os.Signal, 16)
 	signal.Notify(children, unix.SIGCHLD)
-	signal.Notify(others, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	for _, s := range handled {
+		signal.Notify(others, s)
+	}
 	done := make(chan struct{})
 	var passing sync.WaitGroup
 	passing.Go(func() {

@@ -11,9 +11,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"superd/supervisor/keeper/wire"
 )
@@ -217,6 +220,47 @@ func (c *Client) Acknowledge(slot string, pid int) error {
 func (c *Client) Tell(done <-chan struct{}, slot string, pid int, sig syscall.Signal) error {
 	_, err := c.ask(done, wire.Frame{Op: wire.Tell, Slot: slot, PID: uint32(pid), Status: uint32(sig)}, nil)
 	return err
+}
+
+// A Renewal is what became of Renew.
+type Renewal struct {
+	Before, After string // versions
+	Changed       bool   // false: the program at the keeper's path is the one it runs
+	PID           int    // of the keeper, before and after
+}
+
+// Renew has the keeper become the program that is at its path now, with nothing that
+// it keeps touched. An error means that nothing has changed.
+func (c *Client) Renew(ctx context.Context) (Renewal, error) {
+	pid, err := c.peer()
+	if err != nil {
+		return Renewal{}, fmt.Errorf("find the keeper: %w", err)
+	}
+	a, err := c.ask(ctx.Done(), wire.Frame{Op: wire.Renew}, nil)
+	if errors.Is(err, errGaveUp) {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return Renewal{}, err
+	}
+	before, after, _ := strings.Cut(string(a.frame.Data), "\n")
+	return Renewal{before, after, a.frame.Status == 1, pid}, nil
+}
+
+// peer is the PID of the keeper, by the kernel's word.
+func (c *Client) peer() (pid int, err error) {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var asked error
+	err = raw.Control(func(fd uintptr) {
+		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if asked = err; err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	return pid, errors.Join(err, asked)
 }
 
 // Beat is a sign of life. From then on the keeper expects another one within that

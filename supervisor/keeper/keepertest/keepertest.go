@@ -40,7 +40,19 @@ func Start(t testing.TB) *Keeper {
 // StartFor is Start with a program of the test's own in superd's place.
 func StartFor(t testing.TB, superd ...string) *Keeper {
 	t.Helper()
-	k := Launch(t, nil, superd...)
+	return Launch(t, nil, superd...).serving()
+}
+
+// StartProgram is StartFor with another program in the keeper's place too.
+func StartProgram(t testing.TB, keeper string, superd ...string) *Keeper {
+	t.Helper()
+	return launch(t, keeper, socketFor(t), nil, superd).serving()
+}
+
+// serving waits until the keeper serves.
+func (k *Keeper) serving() *Keeper {
+	t := k.t
+	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		if _, err := os.Stat(k.socket); err == nil {
 			return k
@@ -60,18 +72,28 @@ func StartFor(t testing.TB, superd ...string) *Keeper {
 // arguments, is put before its command and must become it by exec.
 func Launch(t testing.TB, prefix []string, superd ...string) *Keeper {
 	t.Helper()
+	return LaunchAt(t, socketFor(t), prefix, superd...)
+}
+
+func socketFor(t testing.TB) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "keeper") //nolint:usetesting // a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return LaunchAt(t, filepath.Join(dir, "k.sock"), prefix, superd...)
+	return filepath.Join(dir, "k.sock")
 }
 
 // LaunchAt is Launch for a given socket.
 func LaunchAt(t testing.TB, socket string, prefix []string, superd ...string) *Keeper {
 	t.Helper()
-	argv := append(append(append([]string{}, prefix...), Binary(t), "run", "--socket", socket, "--"), superd...)
+	return launch(t, Binary(t), socket, prefix, superd)
+}
+
+func launch(t testing.TB, keeper, socket string, prefix, superd []string) *Keeper {
+	t.Helper()
+	argv := append(append(append([]string{}, prefix...), keeper, "run", "--socket", socket, "--"), superd...)
 	k := &Keeper{t: t, socket: socket, words: &words{}, gone: make(chan struct{})}
 	k.cmd = exec.Command(argv[0], argv[1:]...)
 	k.cmd.Stderr = k.words

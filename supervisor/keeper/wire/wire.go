@@ -31,15 +31,16 @@ type Op uint8
 
 // From superd. Each but Ack, Fenced and Beat is answered by a frame of the same ID.
 const (
-	Claim    Op = 1 // become the commander; Status=Pipes it knows
-	Fenced   Op = 2 // the answer to Fence: gives no more orders
-	Spawn    Op = 3 // Slot, Data=note, Status=Pipes that are asked for, descriptors: sealed specification, files
-	Ack      Op = 4 // Slot, PID: the exit is recorded, the slot is free
-	Put      Op = 5 // Slot=name, one descriptor
-	Drop     Op = 6 // Slot=name
-	Shutdown Op = 7 // Status=exit code of the keeper
-	Tell     Op = 8 // Slot, PID, Status=signal: sent to the main process, once in its life
-	Beat     Op = 9 // a sign of life, not answered; Status=milliseconds until the next, 0: none
+	Claim    Op = 1  // become the commander; Status=Pipes it knows
+	Fenced   Op = 2  // the answer to Fence: gives no more orders
+	Spawn    Op = 3  // Slot, Data=note, Status=Pipes that are asked for, descriptors: sealed specification, files
+	Ack      Op = 4  // Slot, PID: the exit is recorded, the slot is free
+	Put      Op = 5  // Slot=name, one descriptor
+	Drop     Op = 6  // Slot=name
+	Shutdown Op = 7  // Status=exit code of the keeper
+	Tell     Op = 8  // Slot, PID, Status=signal: sent to the main process, once in its life
+	Renew    Op = 10 // the keeper becomes the program at its path; the answer has both versions, a line each, and Status=1 if it did
+	Beat     Op = 9  // a sign of life, not answered; Status=milliseconds until the next, 0: none
 )
 
 // From the keeper.
