@@ -37,24 +37,14 @@ func run(args []string) int {
 		}
 		return code
 	case "resume":
-		if len(args) > 2 {
-			if fd, err := strconv.Atoi(args[1]); err == nil && fd > 2 {
-				return resume(fd, args[2:])
-			}
-		}
-		return usage("resume is for the keeper itself")
+		return resume(args[1:])
 	case "check-state":
 		if err := keeper.CheckState(3); err != nil {
 			return fail(err.Error(), 1)
 		}
 		return 0
 	case "stage":
-		if len(args) == 2 {
-			if files, err := strconv.Atoi(args[1]); err == nil && files >= 0 {
-				return keeper.Stage(files)
-			}
-		}
-		return usage("stage is for the keeper itself")
+		return stage(args[1:])
 	case "version":
 		_, err := os.Stdout.WriteString("superd-keeper " + version + " (commit " + commit + ", " + date + ")\n")
 		if err != nil {
@@ -66,8 +56,15 @@ func run(args []string) int {
 }
 
 // resume goes on in the place of an older program of this process.
-func resume(fd int, args []string) int {
-	o, problem := options(args)
+func resume(args []string) int {
+	if len(args) == 0 {
+		return usage("resume is for the keeper itself")
+	}
+	fd, err := strconv.Atoi(args[0])
+	if err != nil || fd < 3 {
+		return usage("resume is for the keeper itself")
+	}
+	o, problem := options(args[1:])
 	if problem != "" {
 		return usage(problem)
 	}
@@ -76,6 +73,16 @@ func resume(fd int, args []string) int {
 		return fail("go on in the place of another keeper: "+err.Error(), 1)
 	}
 	return code
+}
+
+// stage is a child until it becomes its program.
+func stage(args []string) int {
+	if len(args) == 1 {
+		if files, err := strconv.Atoi(args[0]); err == nil && files >= 0 {
+			return keeper.Stage(files)
+		}
+	}
+	return usage("stage is for the keeper itself")
 }
 
 // self is where this program is on disk, also when it was started by a name that is
