@@ -120,6 +120,7 @@ var classes = map[string]Class{
 	"program.*.user":             Restart,
 	"program.*.group":            Restart,
 	"program.*.umask":            Restart,
+	"program.*.stdin":            Restart,
 	"program.*.env":              Restart,
 	"program.*.env_file":         Restart,
 	"program.*.clear_env":        Restart,

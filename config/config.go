@@ -219,6 +219,7 @@ type Program struct {
 	User        string            // a name that exists; empty: as superd itself runs
 	Group       string            // a name that exists; the user's own when not given
 	Umask       fs.FileMode       // the bits that new files do not get
+	Stdin       string            // null, pipe: superctl attach may write to it
 	Env         map[string]string // values may have templates
 	EnvFile     string            // to be given to Expand: an absolute path then; empty: none
 	ClearEnv    bool              // true: not even PATH and the language are inherited

@@ -89,6 +89,7 @@ func newProgram(name string) Program {
 		Processes:      1,
 		Directory:      "/",
 		Umask:          0o022,
+		Stdin:          "null",
 		StopSignal:     syscall.SIGTERM,
 		StopTimeout:    30 * time.Second,
 		KillScope:      "tree",

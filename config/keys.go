@@ -124,7 +124,7 @@ func fpmKeys(f *FPM, a *App) []key {
 		{name: "args", kind: texts{into: &f.Args, want: `an array of arguments, such as ["-c", "/etc/php.ini"]`}},
 		{name: "include", kind: texts{into: &f.Include, want: `an array of files, such as ["/etc/superd/shop-pool.conf"]`}},
 		{name: "warmup", kind: texts{into: &f.Warmup, want: `an array of paths, such as ["/", "/login"]`}},
-		{name: "log", kind: section{func() []key { return outputKeys(&f.Log) }}, later: true},
+		{name: "log", kind: section{func() []key { return outputKeys(&f.Log) }}},
 	}
 }
 
@@ -148,7 +148,7 @@ func workerKeys(w *Worker) []key {
 		{name: "env", kind: environment{&w.Env}},
 		{name: "nice", kind: number{&w.Nice, -20, 19}},
 		{name: "limits", kind: limits{&w.Limits}},
-		{name: "log", kind: section{func() []key { return outputKeys(&w.Log) }}, later: true},
+		{name: "log", kind: section{func() []key { return outputKeys(&w.Log) }}},
 	}
 }
 
@@ -186,6 +186,7 @@ func programKeys(p *Program) []key {
 		{name: "user", kind: account{into: &p.User}},
 		{name: "group", kind: account{into: &p.Group, group: true}},
 		{name: "umask", kind: mode{into: &p.Umask, mask: true}},
+		{name: "stdin", kind: choice{&p.Stdin, []string{"null", "pipe"}}},
 		{name: "env", kind: environment{&p.Env}},
 		{name: "env_file", kind: template{&p.EnvFile, `a file, such as "/etc/default/nginx"`}},
 		{name: "clear_env", kind: flag{&p.ClearEnv}},
@@ -202,7 +203,7 @@ func programKeys(p *Program) []key {
 		{name: "timezone", kind: text{into: &p.Timezone, want: `the name of a time zone, such as "Europe/Berlin"`}, later: true},
 		{name: "overlap", kind: choice{&p.Overlap, []string{"skip", "queue", "kill"}}, later: true},
 		{name: "missed", kind: choice{&p.Missed, []string{"skip", "once"}}, later: true},
-		{name: "log", kind: section{func() []key { return outputKeys(&p.Log) }}, later: true},
+		{name: "log", kind: section{func() []key { return outputKeys(&p.Log) }}},
 	}
 }
 
