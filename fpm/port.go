@@ -180,10 +180,13 @@ func (p *port) vacant() error {
 }
 
 // program attaches one of one instruction, which returns k.
-func program(fd, option int, k uint32) error {
-	ret := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: k}}
-	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, option, &unix.SockFprog{Len: 1, Filter: unsafe.SliceData(ret)})
-	return os.NewSyscallError("attach program", err)
+func program(fd, option int, k uint32) error { return attach(fd, option, ret(k)) }
+
+func ret(k uint32) unix.SockFilter { return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: k} }
+
+func attach(fd, option int, all ...unix.SockFilter) error {
+	p := &unix.SockFprog{Len: uint16(len(all)), Filter: unsafe.SliceData(all)} //nolint:gosec // a few
+	return os.NewSyscallError("attach program", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, option, p))
 }
 
 // point makes every new connection go to a seat, by one system call.
@@ -198,6 +201,32 @@ func (p *port) point(seat int) error {
 	})
 	if err != nil {
 		return fmt.Errorf("point %s at seat %d: %w", p.address, seat, err)
+	}
+	return nil
+}
+
+// random is where a program finds 32 bits that the kernel has just thrown:
+// SKF_AD_OFF + SKF_AD_RANDOM of linux/filter.h.
+const random = 1<<32 - 0x1000 + 56
+
+// split makes every new connection go to one of two seats, with a chance of part to
+// the second.
+func (p *port) split(main, second int, part float64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, seat := range []int{main, second} {
+		if seat <= door || seat >= len(p.seats) {
+			return fmt.Errorf("split %s: there is no seat %d", p.address, seat)
+		}
+	}
+	err := p.seats[door].control(func(fd int) error {
+		return attach(fd, unix.SO_ATTACH_REUSEPORT_CBPF,
+			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: random},
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: uint32(part * (1 << 32)), Jf: 1},
+			ret(uint32(main)), ret(uint32(second))) //nolint:gosec // neither is negative
+	})
+	if err != nil {
+		return fmt.Errorf("split %s between seats %d and %d: %w", p.address, main, second, err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -290,4 +291,57 @@ func TestAddressInUse(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), address) {
 		t.Errorf("error %v, want one with %q", err, want)
 	}
+}
+
+// The kernel throws the dice for each connection: of thousands the share is as asked
+// for, within three points, which is four times what chance makes of it; and one that
+// is pointed again goes to one seat only.
+func TestPortIsSplit(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		l := newShop(t).superd()
+		p := portAt(t, l, freeAddress(t, host))
+		seats := []int{}
+		for i := range 2 {
+			n, s := l.seat(p)
+			answer(t, s, byte('0'+i))
+			seats = append(seats, n)
+		}
+		for _, part := range []float64{0.05, 0.10, 0.25, 0.50} {
+			l.must("split", p.split(seats[0], seats[1], part))
+			const n = 5000
+			second := 0
+			for range n {
+				second += answeredBy(t, p.address)
+			}
+			t.Logf("%s: asked for %2.0f %%, measured %4.1f %%", host, part*100, float64(second)*100/n)
+			if got := float64(second) / n; math.Abs(got-part) > 0.03 {
+				t.Errorf("%s: asked for %v, measured %v", host, part, got)
+			}
+		}
+		l.must("point", p.point(seats[0]))
+		for range 200 {
+			if answeredBy(t, p.address) != 0 {
+				t.Fatal("a connection went to the second seat")
+			}
+		}
+		if p.split(door, seats[1], 0.5) == nil || p.split(seats[0], 9, 0.5) == nil {
+			t.Error("it was split with a seat that is none")
+		}
+	}
+}
+
+func answeredBy(t *testing.T, address string) int {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.(*net.TCPConn).SetLinger(0) // thousands are not to wait in TIME_WAIT
+	var one [1]byte
+	if _, err := io.ReadFull(c, one[:]); err != nil {
+		t.Fatal(err)
+	}
+	return int(one[0] - '0')
 }

@@ -23,12 +23,15 @@ func (w *Web) link() string {
 
 const servingFile = "serving"
 
-// publish makes the public path lead to s. It does nothing when that is so.
+// publish makes the public path lead to s alone. It does nothing when that is so.
 func (w *Web) publish(s *server) error {
-	if publishes(w.link(), s.at.socket()) && w.serving() == s {
+	shared, err := w.unshare()
+	if err != nil {
+		return err
+	}
+	if !shared && publishes(w.link(), s.at.socket()) && w.serving() == s {
 		return nil
 	}
-	var err error
 	if w.address != "" {
 		err = w.lead(s)
 	} else if err = s.web.admit(w.o.Access); err == nil {
@@ -65,14 +68,15 @@ func (w *Web) lead(s *server) error {
 
 // unpublish shuts the door: the public path leads nowhere.
 func (w *Web) unpublish() error {
+	_, shared := w.unshare()
 	w.mu.Lock()
 	live := w.live
 	w.live = nil
 	w.mu.Unlock()
 	if live == nil || !publishes(w.link(), live.at.socket()) {
-		return nil
+		return shared
 	}
-	var err error
+	err := shared
 	if w.address != "" {
 		err = w.port(w.address).point(door)
 	}
@@ -115,12 +119,15 @@ func (w *Web) tryTake() (func(), bool) {
 // serves tells whether s must not be taken away. Both the link and our own memory
 // can say so.
 func (w *Web) serves(s *server) bool {
-	return w.serving() == s || s.at.Address == w.address && publishes(w.link(), s.at.socket())
+	return w.serving() == s || w.sharedWith(s) || s.at.Address == w.address && publishes(w.link(), s.at.socket())
 }
 
 // Serving is the generation that the public path leads to, as the disk has it, which
 // is the truth after a crash too.
 func (w *Web) Serving() (release.Generation, bool) {
+	if live := w.serving(); live != nil && w.sharing() {
+		return live.generation(), true // the path turns
+	}
 	home, ok := w.published()
 	if !ok {
 		return release.Generation{}, false

@@ -24,6 +24,7 @@ const (
 	Starting State = "starting" // its master does not accept yet, or has died
 	Parked   State = "parked"   // up, and users do not reach it
 	Serving  State = "serving"  // what users reach
+	Canary   State = "canary"   // a part of them reaches it: see Share
 	Draining State = "draining" // finishes what it has
 )
 
@@ -75,6 +76,9 @@ func (s *server) statusNow(ctx context.Context) Status {
 	}
 	if s.owner.serving() == s {
 		st.State = Serving
+	}
+	if s.owner.sharedWith(s) {
+		st.State = Canary
 	}
 	if s.isLeaving() {
 		st.State = Draining

@@ -65,6 +65,9 @@ func (w *Web) takeStock(ctx context.Context) error {
 		return fmt.Errorf("make room for sockets: %w", err)
 	}
 	if w.address == "" {
+		if err := leadBack(w.link()); err != nil {
+			return err
+		}
 		_ = os.Remove(filepath.Join(w.o.RunDir, servingFile)) // users came by TCP once; it would lie if they did again
 	}
 	w.takePorts(ctx)

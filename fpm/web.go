@@ -86,6 +86,7 @@ type Web struct {
 	mu      sync.Mutex
 	servers []*server // the oldest first
 	live    *server   // what the public path leads to
+	shared  *sharing  // nil: to that alone
 	ports   map[string]*port
 }
 
@@ -305,6 +306,9 @@ func (w *Web) Restart(ctx context.Context) error {
 	old := w.serving()
 	if old == nil {
 		return fmt.Errorf("restart %s: nothing is serving", w.name())
+	}
+	if w.sharing() {
+		return fmt.Errorf("restart %s: a switch shares the users between two generations: wait for its end", w.name())
 	}
 	if w.o.Handoff == Reload {
 		if err := w.renew(ctx, old, old.generation()); err != nil {

@@ -174,6 +174,9 @@ func (s *Switcher) accept(q Request, to Generation, keep bool, before State) (*r
 		Kind: q.Kind, From: s.state.Live, To: to, By: q.By, Started: now, BootID: s.o.BootID,
 		Watched: q.watched, AllowBad: q.AllowBad, Restart: to.Dir == s.state.Live.Dir, NoRollback: keep, Phase: Preparing,
 	}}
+	if s.o.CanaryShare > 0 && q.Kind != KindRollback && !s.state.Live.IsZero() && s.state.Degraded == "" {
+		r.record.Sharing = &Sharing{Share: s.o.CanaryShare}
+	}
 	s.current = r
 	if s.giveWay != nil {
 		s.giveWay(errGaveWay)

@@ -13,11 +13,12 @@ func Failpoints() []string {
 			names = append(names, string(of)+"."+p)
 		}
 	}
-	steps := []Phase{Preparing, Starting, Verifying, Promoting, Rotating, Watching}
+	steps := []Phase{Preparing, Starting, Verifying, Canary, Promoting, Rotating, Watching}
 	for _, step := range steps {
 		add(step, "entering", "before", "after")
 	}
 	add(Verifying, "checked")
+	add(Canary, "shared")
 	add(Promoting, "linked")
 	add(Committing, "entering", "before", "retired", "after")
 	add(RollingBack, "entering", "before")

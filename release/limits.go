@@ -11,6 +11,7 @@ type Limits struct {
 	Prepare time.Duration // 10m: the before hook may migrate a database; it has a timeout of its own
 	Start   time.Duration // 2m: a master that preloads a large application
 	Verify  time.Duration // 5m: checks and canaries have deadlines of their own
+	Canary  time.Duration // 1h: as Watch
 	Link    time.Duration // 10s: a rename and the sync of one directory, on a disk that is busy
 	Promote time.Duration // 2m: the flip takes a millisecond, but a master that died is started again
 	Rotate  time.Duration // 5m: from one batch of workers to the next; a progress deadline
@@ -25,6 +26,7 @@ func (l Limits) orDefaults() Limits {
 	l.Prepare = cmp.Or(l.Prepare, 10*time.Minute)
 	l.Start = cmp.Or(l.Start, 2*time.Minute)
 	l.Verify = cmp.Or(l.Verify, 5*time.Minute)
+	l.Canary = cmp.Or(l.Canary, time.Hour)
 	l.Link = cmp.Or(l.Link, 10*time.Second)
 	l.Promote = cmp.Or(l.Promote, 2*time.Minute)
 	l.Rotate = cmp.Or(l.Rotate, 5*time.Minute)

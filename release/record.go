@@ -18,6 +18,7 @@ const (
 	Preparing   Phase = "preparing"
 	Starting    Phase = "starting"
 	Verifying   Phase = "verifying"
+	Canary      Phase = "canary" // only with a share: see Record.Sharing
 	Promoting   Phase = "promoting"
 	Rotating    Phase = "rotating"
 	Watching    Phase = "watching"
@@ -63,6 +64,9 @@ var (
 	// is undone, Resume settles it.
 	ErrStopping = errors.New("superd is stopping: the switch is laid down for its successor")
 
+	// ErrNoOther means that nothing serves that users could share with a candidate.
+	ErrNoOther = errors.New("nothing serves")
+
 	errJournal = errors.New("write journal")
 )
 
@@ -98,6 +102,8 @@ type Record struct {
 	Restart    bool `json:"restart,omitempty"`     // asked for although it was live
 	NoRollback bool `json:"no_rollback,omitempty"` // once To is live only a human takes it back
 
+	Sharing *Sharing `json:"sharing,omitempty"` // nil: users are moved all at once
+
 	Phase   Phase      `json:"phase"`
 	Reached Phase      `json:"reached,omitempty"` // the furthest step that may have begun
 	Cause   string     `json:"cause,omitempty"`   // why it goes back
@@ -111,6 +117,21 @@ type Record struct {
 	BootID  string     `json:"boot_id,omitempty"`
 	Resumed int        `json:"resumed,omitempty"` // how often a new superd took it up again
 	Seq     uint64     `json:"seq,omitempty"`     // filled by the journal
+}
+
+// Sharing is the part of the new connections that To gets before it is promoted, and
+// what came of it: what was answered while it got them. It is never changed in place.
+type Sharing struct {
+	Share    float64 `json:"share"`              // asked for, above 0 and below 1
+	Measured float64 `json:"measured,omitempty"` // of the answers, from 0 to 1
+	Requests uint64  `json:"requests,omitempty"` // to To
+	Failed   uint64  `json:"failed,omitempty"`   // of these
+	Others   uint64  `json:"others,omitempty"`   // requests to From meanwhile
+}
+
+// String is how messages tell of it: "10.2 % of 1204 requests, 3 of them failed".
+func (s Sharing) String() string {
+	return fmt.Sprintf("%.1f %% of %d requests, %d of them failed", s.Measured*100, s.Requests+s.Others, s.Failed)
 }
 
 // why is what made a switch begin, where nobody asked for it.

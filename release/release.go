@@ -66,6 +66,10 @@ type Web interface {
 	// Promote makes every new connection reach g and parks the other one. g must
 	// be running (it is started again if its master has died).
 	Promote(ctx context.Context, g Generation) error
+	// Share makes a part, above 0 and below 1, of the new connections reach g, which
+	// was started, and the others what serves; until either is promoted, or superd
+	// ends. With ErrNoOther nothing serves that could have the others.
+	Share(ctx context.Context, g Generation, part float64) error
 	// Retire takes g out of use for good: no error means that it drains in the
 	// background until it is idle or its drain timeout is over, and then ends; it
 	// does so also across a restart of superd. It refuses, with an error, the generation
@@ -100,4 +104,7 @@ type Traffic interface {
 	// Watch returns nil when g has been well for the configured time, and the
 	// reason as soon as it is not.
 	Watch(ctx context.Context, g Generation) error
+	// Canary is Watch for a g that gets a part of the traffic beside the other
+	// generation. What has been answered so far comes with an error too.
+	Canary(ctx context.Context, g Generation) (Sharing, error)
 }

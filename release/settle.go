@@ -50,12 +50,12 @@ func (s *Switcher) resume(ctx context.Context, last Record) {
 // Resume begins with moving them.
 func (r Record) standing() Generation {
 	switch r.Phase {
-	case Preparing, Starting, Verifying:
+	case Preparing, Starting, Verifying, Canary:
 		return r.From
 	case Committing:
 		return r.To
 	case RollingBack:
-		if r.Reached == Preparing || r.Reached == Starting || r.Reached == Verifying {
+		if r.Reached == Preparing || r.Reached == Starting || r.Reached == Verifying || r.Reached == Canary {
 			return r.From
 		}
 	case Promoting, Rotating, Watching, Ended:

@@ -140,7 +140,7 @@ func (st *stage) open() {
 	parts.Files = nil
 	st.died = false
 	st.Switcher = NewSwitcher(Options{
-		App: "shop", Tree: st.tree, Parts: parts, Journal: j, State: s, History: h, AutoRollback: st.auto,
+		App: "shop", Tree: st.tree, Parts: parts, Journal: j, State: s, History: h, AutoRollback: st.auto, CanaryShare: 0.1,
 		Tell: st.hear, Failpoint: st.reach, BootID: st.boot,
 	})
 	st.cancelAs = func() { must(st.t, st.Abort(By{User: "deploy"})) }

@@ -58,14 +58,19 @@ type step struct {
 // undos. An undo must work whether its do never ran, ran halfway, or ran twice.
 func (s *Switch) steps() []step {
 	from, to, l := s.From, s.To, s.Limits
-	return []step{
+	steps := []step{
 		{Preparing, l.Prepare, s.prepare, s.giveBack},
 		{Starting, l.Start, on(s.Web.Start, to), on(s.Web.Retire, to)},
 		{Verifying, l.Verify, s.verify, on(s.Workers.Remove, to)},
+		{Canary, l.Canary, s.canary, on(s.Web.Promote, from)},
 		{Promoting, l.Promote, s.promote(from, to), s.promote(to, from)},
 		{Rotating, l.Rotate, on(s.Workers.Rotate, to), on(s.Workers.Rotate, from)},
 		{Watching, l.Watch, s.watch, nothing},
 	}
+	if s.Sharing == nil {
+		steps = slices.DeleteFunc(steps, func(st step) bool { return st.phase == Canary })
+	}
+	return steps
 }
 
 // Run performs the switch. Cancelling ctx asks for the old generation back, for the
@@ -82,7 +87,7 @@ func (s *Switch) Run(ctx context.Context) error {
 func (s *Switch) Resume(ctx context.Context) error {
 	ctx = about(ctx, &s.Record)
 	switch s.Phase {
-	case Preparing, Starting, Verifying:
+	case Preparing, Starting, Verifying, Canary:
 		return s.rollBack(ctx, s.Phase, ErrInterrupted)
 	case Promoting, Rotating, Watching:
 		if err := s.mayGoOn(ctx); err != nil {
@@ -217,6 +222,9 @@ func (s *Switch) undo(ctx context.Context, cause error) error {
 func (s *Switch) undos() []step {
 	steps := s.steps()
 	steps = steps[:indexOf(steps, s.Reached)+1]
+	if s.Reached != Canary { // or what undoes Promoting has done it
+		steps = slices.DeleteFunc(steps, func(st step) bool { return st.phase == Canary })
+	}
 	slices.Reverse(steps)
 	slices.SortStableFunc(steps, func(a, b step) int {
 		switch {
@@ -305,6 +313,24 @@ func (s *Switch) verify(ctx context.Context) error {
 	}
 	s.hit(Verifying, "checked")
 	return s.Workers.Canary(ctx, s.To)
+}
+
+// canary lets a part of the users meet the candidate and looks how they fare. Where
+// nothing serves there is nobody to be careful of, and the candidate is waited for.
+func (s *Switch) canary(ctx context.Context) error {
+	err := s.Web.Share(ctx, s.To, s.Sharing.Share)
+	if errors.Is(err, ErrNoOther) {
+		s.note("canary", fmt.Errorf("all users go to %s at once: %w", s.To, err))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.hit(Canary, "shared")
+	seen, err := s.Traffic.Canary(ctx, s.To)
+	seen.Share = s.Sharing.Share
+	s.Sharing = &seen
+	return err
 }
 
 // promote moves the link from was to g, then users. Forward, users stay where they

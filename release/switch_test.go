@@ -35,7 +35,7 @@ func newTrial(t *testing.T) *trial {
 	w := newWorld(t, oldG)
 	tr := &trial{world: w, memory: &memory{}, stop: make(chan struct{}), goOn: make(chan struct{}, 1)}
 	w.journal = tr.memory
-	tr.begin(Record{ID: "s1", Kind: KindSwitch, From: oldG, To: newG})
+	tr.begin(Record{ID: "s1", Kind: KindSwitch, From: oldG, To: newG, Sharing: &Sharing{Share: 0.1}})
 	return tr
 }
 
@@ -81,7 +81,7 @@ func (tr *trial) goesOn() error {
 	return err
 }
 
-var forwardVerbs = []string{"prepare new", "start new", "verify new", "canary new", "point new", "promote new", "rotate new", "watch new"}
+var forwardVerbs = []string{"prepare new", "start new", "verify new", "canary new", "share new", "try new", "point new", "promote new", "rotate new", "watch new"}
 
 var undoVerbs = []string{"point old", "promote old", "rotate old", "remove new", "retire new"}
 
@@ -157,6 +157,78 @@ func troubleAt(t *testing.T, verb string, tb trouble) {
 	}
 }
 
+// Without a share a switch has no such phase, neither does it go nor come back.
+func TestWithoutShare(t *testing.T) {
+	for _, bad := range []bool{false, true} {
+		tr := newTrial(t)
+		tr.Sharing = nil
+		if bad {
+			tr.broken["watch new"] = errTrouble
+		}
+		_ = tr.goesOn()
+		for _, entry := range tr.memory.entries {
+			if entry.Phase == Canary || entry.Reached == Canary {
+				t.Errorf("the journal has %+v", entry)
+			}
+		}
+		if slices.Contains(tr.calls, "share new") || slices.Contains(tr.calls, "try new") {
+			t.Errorf("did %q", tr.calls)
+		}
+	}
+}
+
+// What came of the share is kept, whether it went well or not; where nothing serves
+// that could have the others, users are not kept waiting.
+func TestShareIsRemembered(t *testing.T) {
+	want := Sharing{Share: 0.1, Measured: 0.1, Requests: 10, Others: 90}
+	for _, bad := range []bool{false, true} {
+		tr := newTrial(t)
+		if bad {
+			tr.troubles["try new"] = trouble{"after", "fails"}
+		}
+		err := tr.goesOn()
+		last := tr.memory.Last()
+		if (err != nil) != bad || last.Sharing == nil || *last.Sharing != want || last.Blame != bad {
+			t.Errorf("%v; the journal ends with %+v, %+v", err, last, last.Sharing)
+		}
+		if bad && (last.Reached != Canary || last.Verdict != RolledBack) {
+			t.Errorf("reached %s, %s", last.Reached, last.Verdict)
+		}
+	}
+	tr := newTrial(t)
+	tr.serving = 0
+	if err := tr.goesOn(); err != nil {
+		t.Error(err)
+	}
+	if slices.Contains(tr.calls, "try new") || tr.serving != newG.Number {
+		t.Errorf("did %q; %d serves", tr.calls, tr.serving)
+	}
+}
+
+// On the way back from a share users come first; if they cannot be taken back, all
+// else is, but for what they use.
+func TestWayBackFromShare(t *testing.T) {
+	back := []string{"promote old", "remove new", "retire new"}
+	for _, stuck := range []bool{false, true} {
+		tr := newTrial(t)
+		tr.broken["try new"] = errTrouble
+		if stuck {
+			tr.broken["promote old"] = errTrouble
+		}
+		_ = tr.goesOn()
+		if calls := tr.calls[slices.Index(tr.calls, "try new")+1:]; !slices.Equal(calls, back) {
+			t.Errorf("went back by %q, want %q", calls, back)
+		}
+		last := tr.memory.Last()
+		if stuck && (last.Verdict != Degraded || last.Live != oldG || !tr.running[newG.Number]) {
+			t.Errorf("the journal ends with %+v", last)
+		}
+		if !stuck && tr.wholly(oldG) != nil {
+			t.Error(tr.wholly(oldG))
+		}
+	}
+}
+
 // Nothing may keep a rollback from what it can still do: each undo fails, hangs, and
 // is cut short, while the switch goes back from its last phase.
 func TestUndoInTrouble(t *testing.T) {
@@ -227,21 +299,21 @@ func (tr *trial) degradedWell(t *testing.T, verb string, tb trouble, last Record
 // Every pair of deaths: at one failpoint, and at another one of the superd that
 // goes on. With a release that is good, and with one that goes back at its end.
 func TestKilledTwice(t *testing.T) {
-	for _, bad := range []bool{false, true} {
+	for _, bad := range []string{"", "watch new", "try new"} {
 		for _, first := range Failpoints() {
 			for _, second := range append(Failpoints(), "") {
 				if err := killedAt(t, bad, first, second); err != nil {
-					t.Errorf("bad %v, killed at %s, then at %q: %v", bad, first, second, err)
+					t.Errorf("bad %q, killed at %s, then at %q: %v", bad, first, second, err)
 				}
 			}
 		}
 	}
 }
 
-func killedAt(t *testing.T, bad bool, points ...string) error {
+func killedAt(t *testing.T, bad string, points ...string) error {
 	tr := newTrial(t)
-	if bad {
-		tr.broken["watch new"] = errTrouble
+	if bad != "" {
+		tr.broken[bad] = errTrouble
 	}
 	at := 0
 	arm := func() {
@@ -267,7 +339,7 @@ func killedAt(t *testing.T, bad bool, points ...string) error {
 	if last.Phase != Ended {
 		return fmt.Errorf("the journal ends with %s", last.Phase)
 	}
-	if bad && last.Live != oldG {
+	if bad != "" && last.Live != oldG {
 		return fmt.Errorf("%s is live", last.Live)
 	}
 	return tr.wholly(last.Live)
@@ -277,6 +349,7 @@ func killedAt(t *testing.T, bad bool, points ...string) error {
 func TestResumeDecides(t *testing.T) {
 	for point, want := range map[string]Generation{
 		"preparing.before": oldG, "starting.after": oldG, "verifying.after": oldG,
+		"canary.entering": oldG, "canary.before": oldG, "canary.shared": oldG, "canary.after": oldG,
 		"promoting.entering": oldG, "promoting.before": oldG, "promoting.linked": newG, "promoting.after": newG,
 		"rotating.before": newG, "watching.after": newG, "committing.entering": newG, "committing.before": newG,
 		"committing.retired": newG, "ended.entering": newG, "ended.before": newG,
@@ -376,7 +449,7 @@ func TestResumedTwice(t *testing.T) {
 // stops a rollback. The entry may be on disk all the same.
 func TestJournalFails(t *testing.T) {
 	for _, bad := range []bool{false, true} {
-		for _, phase := range []Phase{Preparing, Starting, Verifying, Promoting, Rotating, Watching, Committing, RollingBack, Ended} {
+		for _, phase := range []Phase{Preparing, Starting, Verifying, Canary, Promoting, Rotating, Watching, Committing, RollingBack, Ended} {
 			for _, kept := range []bool{false, true} {
 				for _, forever := range []bool{false, true} {
 					if forever && kept {
@@ -676,10 +749,10 @@ func TestFullDiskIsNotTheReleasesFault(t *testing.T) {
 // Failpoints lists what is hit, no more and no less.
 func TestFailpointsAreAllMet(t *testing.T) {
 	met := map[string]bool{settled: true} // the Switcher's own
-	for _, bad := range []bool{false, true} {
+	for _, bad := range []string{"", "watch new", "try new"} {
 		tr := newTrial(t)
-		if bad {
-			tr.broken["watch new"] = errTrouble
+		if bad != "" {
+			tr.broken[bad] = errTrouble
 		}
 		tr.Failpoint = func(name string) { met[name] = true }
 		_ = tr.goesOn()
@@ -739,7 +812,7 @@ func TestPauseEnds(t *testing.T) {
 // Whoever is told of a phase may be the one who takes the switch back: the last look
 // is after the word.
 func TestAbortedByWhoIsTold(t *testing.T) {
-	for _, phase := range []Phase{Preparing, Starting, Verifying, Promoting, Rotating, Watching, Committing} {
+	for _, phase := range []Phase{Preparing, Starting, Verifying, Canary, Promoting, Rotating, Watching, Committing} {
 		tr := newTrial(t)
 		tr.Tell = func(e Event) {
 			if e.Phase == phase {

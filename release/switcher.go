@@ -42,6 +42,9 @@ type Options struct {
 	History      *History
 	Limits       Limits // zero ones get their defaults
 	AutoRollback bool   // false: once users are on a release only a person takes it back
+	// CanaryShare is the part of new connections that a candidate gets before it gets
+	// all; 0: none. A rollback does without, and so does the way out of a degraded state.
+	CanaryShare float64
 
 	Tell      func(Event)       // hears everything; may be called from several goroutines
 	Failpoint func(name string) // nil in production: see Failpoints

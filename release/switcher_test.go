@@ -980,3 +980,37 @@ func TestLinkMovedAfterCommit(t *testing.T) {
 		st.down()
 	}
 }
+
+// Who goes forward shares users with what is live, whoever has asked. Nobody does who
+// goes back, or where nothing is live that could have the others.
+func TestWhoSharesUsers(t *testing.T) {
+	st := newStage(t, "r1", "r2")
+	st.up()
+	st.settled()
+	defer st.down()
+	ended := func(q Request) Record {
+		t.Helper()
+		r, err := st.Begin(t.Context(), q)
+		must(t, err)
+		r, err = st.Wait(t.Context(), r.ID)
+		must(t, err)
+		return r
+	}
+	for _, c := range []struct {
+		what   string
+		q      Request
+		shares bool
+	}{
+		{"a switch", Request{Release: "r2"}, true},
+		{"a restart", Request{Release: "r2", Restart: true}, true},
+		{"a rollback", Request{Kind: KindRollback}, false},
+	} {
+		if r := ended(c.q); (r.Sharing != nil) != c.shares || r.Verdict != Live {
+			t.Errorf("%s: %s, share %+v", c.what, r.Verdict, r.Sharing)
+		}
+	}
+	must(t, st.change(func(s *State) { s.Degraded = "it was left so" }))
+	if r := ended(Request{Release: "r2"}); r.Sharing != nil {
+		t.Error("the way out of a degraded state waits for a share")
+	}
+}

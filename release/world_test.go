@@ -22,6 +22,7 @@ type world struct {
 	running  map[uint64]bool // web generations
 	started  map[uint64]bool // those that ever were
 	serving  uint64
+	shared   uint64    // the generation that gets a part beside it
 	slots    [3]uint64 // the generation of each worker
 	canaries map[uint64]bool
 	names    map[uint64]string // of generations that were seen
@@ -61,6 +62,7 @@ func (w *world) parts() Parts {
 // phases are those in which a verb may run.
 var phases = map[string][]Phase{
 	"prepare": {Preparing}, "start": {Starting}, "verify": {Verifying}, "canary": {Verifying},
+	"share": {Canary}, "try": {Canary},
 	"point": {Promoting, RollingBack}, "promote": {Promoting, RollingBack}, "rotate": {Rotating, RollingBack},
 	"watch": {Watching}, "retire": {RollingBack, Committing}, "remove": {RollingBack}, "finish": {Committing},
 }
@@ -127,6 +129,9 @@ func (w *world) strike(ctx context.Context, name, how string) error {
 
 // standing is what must be true at every moment: what serves is there. w.lock is held.
 func (w *world) standing(after string) {
+	if w.shared != 0 && !w.running[w.shared] {
+		w.t.Errorf("after %q generation %d gets a share and does not run: a part of the site is down", after, w.shared)
+	}
 	if w.serving != 0 && !w.running[w.serving] {
 		w.t.Errorf("after %q generation %d serves and does not run: the site is down", after, w.serving)
 	}
@@ -135,7 +140,7 @@ func (w *world) standing(after string) {
 // reboot is the end of everything that is not on disk.
 func (w *world) reboot() {
 	w.running, w.canaries = map[uint64]bool{}, map[uint64]bool{}
-	w.serving, w.slots = 0, [3]uint64{}
+	w.serving, w.shared, w.slots = 0, 0, [3]uint64{}
 }
 
 // wholly tells whether g serves alone, and else what is wrong.
@@ -145,6 +150,9 @@ func (w *world) wholly(g Generation) error {
 	var wrong []error
 	if w.serving != g.Number {
 		wrong = append(wrong, fmt.Errorf("generation %d serves", w.serving))
+	}
+	if w.shared != 0 {
+		wrong = append(wrong, fmt.Errorf("generation %d gets a share", w.shared))
 	}
 	if want := map[uint64]bool{g.Number: true}; !maps.Equal(w.running, want) {
 		wrong = append(wrong, fmt.Errorf("web generations %v run", slices.Sorted(maps.Keys(w.running))))
@@ -207,7 +215,7 @@ func (v worldWeb) Promote(ctx context.Context, g Generation) error {
 			return errors.New("it was never started")
 		}
 		v.w.running[g.Number] = true // started again if it has died
-		v.w.serving = g.Number
+		v.w.serving, v.w.shared = g.Number, 0
 		if g.IsZero() {
 			delete(v.w.running, 0)
 		}
@@ -215,9 +223,22 @@ func (v worldWeb) Promote(ctx context.Context, g Generation) error {
 	})
 }
 
+func (v worldWeb) Share(ctx context.Context, g Generation, part float64) error {
+	return v.w.run(ctx, "share", g, func(bool) error {
+		switch {
+		case part <= 0 || part >= 1:
+			return fmt.Errorf("a share of %v", part)
+		case v.w.serving == 0:
+			return ErrNoOther
+		}
+		v.w.shared = g.Number
+		return nil
+	})
+}
+
 func (v worldWeb) Retire(ctx context.Context, g Generation) error {
 	return v.w.run(ctx, "retire", g, func(bool) error {
-		if v.w.serving == g.Number && !g.IsZero() {
+		if (v.w.serving == g.Number || v.w.shared == g.Number) && !g.IsZero() {
 			return errors.New("it serves")
 		}
 		delete(v.w.running, g.Number)
@@ -266,6 +287,16 @@ type worldTraffic struct{ w *world }
 
 func (v worldTraffic) Watch(ctx context.Context, g Generation) error {
 	return v.w.run(ctx, "watch", g, func(bool) error { return nil })
+}
+
+func (v worldTraffic) Canary(ctx context.Context, g Generation) (Sharing, error) {
+	err := v.w.run(ctx, "try", g, func(bool) error {
+		if v.w.shared != g.Number {
+			v.w.t.Errorf("%s is tried and gets no share", g)
+		}
+		return nil
+	})
+	return Sharing{Measured: 0.1, Requests: 10, Others: 90}, err
 }
 
 // memory is a Journal that can fail, before its entry is kept or after it.

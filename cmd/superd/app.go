@@ -32,6 +32,7 @@ type app struct {
 	fpm      *fpm.Web // nil: the app has no PHP-FPM
 	fleet    *workers.Fleet
 	watcher  *check.Watcher
+	canary   *check.Watcher
 	switcher *release.Switcher
 	link     *release.LinkWatch
 
@@ -42,6 +43,9 @@ type app struct {
 
 	mu   sync.Mutex
 	told string // how far the rotation is, as told last
+
+	sharing     release.Sharing // what came of the share so far
+	sharingTold time.Time       // that
 }
 
 // Floors of the disk that releases are on: enough for logs and for what a release
@@ -63,10 +67,13 @@ func (d *daemon) newApp(cfg *config.App) (*app, error) {
 		App: a.name, Pools: a.pools(), Children: d.children, Log: d.log, MaxFailures: cfg.Switch.MaxFailures, Tell: a.heardWorkers, Progress: a.rotated,
 	})
 	site := a.site()
-	a.watcher = check.NewWatcher(site, a.checks(), check.WatchOptions{
+	watch := check.WatchOptions{
 		For: cfg.Switch.Watch, MaxFailures: cfg.Switch.MaxFailures,
 		MaxErrorRate: cfg.Switch.MaxErrorRate, MinRequests: cfg.Switch.MinRequests,
-	})
+	}
+	a.watcher = check.NewWatcher(site, a.checks(), watch)
+	watch.For = cfg.Switch.CanaryTime
+	a.canary = check.NewCanary(site, a.checks(), watch, a.shared)
 	tree, err := a.tree()
 	if err != nil {
 		return nil, err
@@ -95,10 +102,11 @@ func (a *app) newSwitcher(tree *release.Tree, verifier *check.Verifier) error {
 	}
 	a.switcher = release.NewSwitcher(release.Options{
 		App: a.name, Tree: tree,
-		Parts:   release.Parts{Files: tree, Web: a.web, Workers: a.fleet, Checks: verifier, Traffic: a.watcher},
+		Parts:   release.Parts{Files: tree, Web: a.web, Workers: a.fleet, Checks: verifier, Traffic: liveTraffic{a}},
 		Journal: a.journal, State: a.state, History: history,
 		Limits:       a.limits(),
 		AutoRollback: a.cfg.Switch.AutoRollback,
+		CanaryShare:  a.cfg.Switch.CanaryShare / 100,
 		Tell:         a.heardSwitch, Failpoint: failpoint(), BootID: bootID(), Log: d.log,
 	})
 	s := a.cfg.Switch
@@ -113,7 +121,7 @@ func (a *app) limits() release.Limits {
 	margin := min(time.Minute, s.ProgressDeadline/10+2*time.Second)
 	l := release.Limits{
 		Prepare: 10 * time.Minute, Verify: s.ProgressDeadline + margin, Rotate: s.ProgressDeadline + margin,
-		Undo: s.ProgressDeadline + margin, Watch: s.Watch + 10*time.Minute, Finish: 15 * time.Minute,
+		Undo: s.ProgressDeadline + margin, Watch: s.Watch + 10*time.Minute, Canary: s.CanaryTime + 10*time.Minute, Finish: 15 * time.Minute,
 	}
 	if s.Before != nil {
 		l.Prepare += s.Before.Timeout
@@ -360,7 +368,7 @@ func (a *app) heardWeb(e fpm.Event) {
 		Reason: e.Reason, Lines: e.Lines, Switch: a.switchOf(e.Generation),
 	})
 	if e.Kind == fpm.Died || e.Kind == fpm.WorkerDied {
-		a.watcher.Fail(e.Generation, "php-fpm: "+e.Reason, e.Lines)
+		a.failed(e.Generation, "php-fpm: "+e.Reason, e.Lines)
 	}
 }
 
@@ -376,6 +384,7 @@ func (a *app) switchOf(g release.Generation) string {
 // noWeb is the web side of an app that has none.
 type noWeb struct{}
 
-func (noWeb) Start(context.Context, release.Generation) error   { return nil }
-func (noWeb) Promote(context.Context, release.Generation) error { return nil }
-func (noWeb) Retire(context.Context, release.Generation) error  { return nil }
+func (noWeb) Start(context.Context, release.Generation) error          { return nil }
+func (noWeb) Promote(context.Context, release.Generation) error        { return nil }
+func (noWeb) Share(context.Context, release.Generation, float64) error { return release.ErrNoOther }
+func (noWeb) Retire(context.Context, release.Generation) error         { return nil }

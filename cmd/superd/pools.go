@@ -136,7 +136,7 @@ func (a *app) heardWorkers(e workers.Event) {
 	}
 	a.daemon.event(on)
 	if e.Kind == workers.Failed {
-		a.watcher.Fail(e.Generation, e.Process+": "+e.Reason, e.Lines)
+		a.failed(e.Generation, e.Process+": "+e.Reason, e.Lines)
 	}
 }
 

@@ -41,7 +41,7 @@ func (a *app) status(ctx context.Context) control.AppStatus {
 		s.Previous = &shot.Previous
 	}
 	if shot.Current != nil {
-		s.Switch = &control.SwitchStatus{Record: *shot.Current, Since: shot.Since, Paused: shot.Paused}
+		s.Switch = &control.SwitchStatus{Record: a.withSharing(*shot.Current), Since: shot.Since, Paused: shot.Paused}
 	}
 	s.State, s.Problems = standing(shot)
 	s.Problems = append(s.Problems, a.hooks.problems()...)

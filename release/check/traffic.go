@@ -37,6 +37,8 @@ type jury struct {
 	before    traffic.Counts // the last minutes of the other
 	past      []sample       // of the one, the last ones
 	told      bool
+
+	otherStart traffic.Counts // of the other, when it began
 }
 
 type sample struct {
@@ -54,13 +56,14 @@ type window struct {
 // never says anything.
 func (w *Watcher) newJury(g release.Generation) *jury {
 	j := &jury{Watcher: w, of: g, other: w.against(g), began: time.Now()}
-	if !j.judges() {
+	if j.Traffic == nil {
 		return j
 	}
 	j.start = w.Traffic(g).Total
 	j.past = []sample{{j.began, j.start}}
 	if !j.other.IsZero() {
-		j.before = w.Traffic(j.other).Recent
+		figures := w.Traffic(j.other)
+		j.before, j.otherStart = figures.Recent, figures.Total
 	}
 	return j
 }
@@ -83,7 +86,7 @@ func (j *jury) verdict(ctx context.Context) error {
 			failure = j.slow(&win)
 		}
 		if failure != nil {
-			return j.weigh(ctx, fmt.Errorf("%w; bad answers since it is watched: %d", failure, now.Failed()-min(now.Failed(), j.start.Failed())))
+			return j.weigh(ctx, fmt.Errorf("%w; %s", failure, j.amount(now.Failed()-min(now.Failed(), j.start.Failed()))))
 		}
 	}
 	return nil
@@ -105,7 +108,7 @@ func (j *jury) windows(now sample) []window {
 		}
 		all = append(all, window{now.Minus(&from), "in the last " + length.String()})
 	}
-	return append(all, window{now.Minus(&j.start), "since it is watched"})
+	return append(all, window{now.Minus(&j.start), j.since()})
 }
 
 // failing is the failure when too many requests fail that would not have failed
@@ -117,11 +120,12 @@ func (j *jury) failing(win *window) error {
 	}
 	said := fmt.Sprintf("%d of %d requests to %s (%s) failed %s, and max_error_rate is %s",
 		win.Failed(), win.Requests(), j.of, percent(share), win.name, percent(j.MaxErrorRate))
-	if !j.enough(j.before.Requests()) {
+	other := j.compared(failsMore)
+	if !j.enough(other.Requests()) {
 		return fmt.Errorf("%s; of what was before too little is known to compare", said)
 	}
-	said += fmt.Sprintf("; of %d to %s before, %s did", j.before.Requests(), j.other, percent(j.before.ErrorShare()))
-	if share-j.before.ErrorShare() > j.MaxErrorRate {
+	said += fmt.Sprintf("; of %d to %s before, %s did", other.Requests(), j.other, percent(other.ErrorShare()))
+	if share-other.ErrorShare() > j.MaxErrorRate {
 		return fmt.Errorf("%s", said)
 	}
 	if !j.told {
@@ -133,15 +137,16 @@ func (j *jury) failing(win *window) error {
 
 // slow is the failure when requests take many times as long as before.
 func (j *jury) slow(win *window) error {
-	if time.Since(j.began) < warming || !j.enough(win.Answers) || !j.enough(j.before.Answers) || win.Quantile(0.95) < slowFrom {
+	other := j.compared(isSlower)
+	if time.Since(j.began) < warming || !j.enough(win.Answers) || !j.enough(other.Answers) || win.Quantile(0.95) < slowFrom {
 		return nil
 	}
-	if win.Quantile(0.5) < slowerBy*j.before.Quantile(0.5) || win.Quantile(0.95) < slowerBy/2*j.before.Quantile(0.95) {
+	if win.Quantile(0.5) < slowerBy*other.Quantile(0.5) || win.Quantile(0.95) < slowerBy/2*other.Quantile(0.95) {
 		return nil
 	}
 	return fmt.Errorf("%s is slow: of %d requests %s half took up to %s and 95 %% up to %s; with %s before it was %s and %s",
 		j.of, win.Answers, win.name, brief(win.Quantile(0.5)), brief(win.Quantile(0.95)),
-		j.other, brief(j.before.Quantile(0.5)), brief(j.before.Quantile(0.95)))
+		j.other, brief(other.Quantile(0.5)), brief(other.Quantile(0.95)))
 }
 
 // weigh is the failure itself, or inconclusive when the other generation is not well

@@ -27,6 +27,8 @@ type Watcher struct {
 	WatchOptions
 	checks []Check
 	failed chan struct{} // has room for one: failures are to be looked at
+	beside bool          // what is watched is a candidate, and the other one serves: see NewCanary
+	seen   func(release.Sharing)
 
 	mu       sync.Mutex
 	of       release.Generation // whose failures are counted: the newest one that had any
@@ -74,6 +76,11 @@ func (w *Watcher) Watch(ctx context.Context, g release.Generation) error {
 	if g.IsZero() {
 		return nil
 	}
+	return w.watch(ctx, w.newJury(g))
+}
+
+func (w *Watcher) watch(ctx context.Context, j *jury) error {
+	g := j.of
 	if err := w.exceeded(g); err != nil || w.For <= 0 {
 		return err
 	}
@@ -92,7 +99,7 @@ func (w *Watcher) Watch(ctx context.Context, g release.Generation) error {
 			ended <- struct{}{}
 		})
 	}
-	return w.wait(inner, over, w.newJury(g), ended)
+	return w.wait(inner, over, j, ended)
 }
 
 // wait returns when the time is over and every check has ended, or with the first
@@ -115,6 +122,7 @@ func (w *Watcher) wait(ctx, over context.Context, j *jury, ended <-chan struct{}
 		case <-w.failed:
 			err = w.exceeded(j.of)
 		case <-look.C:
+			j.show()
 			err = j.verdict(ctx)
 		case <-alive.C:
 			if w.Progress != nil {

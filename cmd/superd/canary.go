@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"superd/control"
+	"superd/release"
+)
+
+// liveTraffic is that of an app in a switch: a share of it while the candidate is to
+// show what it can, all of it afterwards.
+type liveTraffic struct{ a *app }
+
+func (l liveTraffic) Watch(ctx context.Context, g release.Generation) error {
+	return l.a.watcher.Watch(ctx, g)
+}
+
+func (l liveTraffic) Canary(ctx context.Context, g release.Generation) (release.Sharing, error) {
+	l.a.shared(release.Sharing{})
+	return l.a.canary.Canary(ctx, g)
+}
+
+// failed speaks against the generation that a process ran which ended unexpectedly.
+func (a *app) failed(g release.Generation, what string, lines []string) {
+	a.watcher.Fail(g, what, lines)
+	a.canary.Fail(g, what, lines)
+}
+
+// sharingEvery is how often those who follow a switch hear how the candidate fares.
+const sharingEvery = 2 * time.Second
+
+// shared takes in what came of the share so far.
+func (a *app) shared(s release.Sharing) {
+	now := time.Now()
+	a.mu.Lock()
+	a.sharing = s
+	quiet := s == release.Sharing{} || now.Sub(a.sharingTold) < sharingEvery
+	if !quiet {
+		a.sharingTold = now
+	}
+	a.mu.Unlock()
+	if c := a.switcher.Snapshot().Current; !quiet && c != nil && c.Sharing != nil {
+		a.daemon.event(control.Event{
+			Kind: "switch.progress", App: a.name, Switch: c.ID, Phase: c.Phase, From: c.From, To: c.To,
+			Message: fmt.Sprintf("%s, of %.3g %%", s, c.Sharing.Share*100),
+		})
+	}
+}
+
+// withSharing has what the running switch knows only in the end.
+func (a *app) withSharing(r release.Record) release.Record {
+	if r.Phase != release.Canary || r.Sharing == nil {
+		return r
+	}
+	a.mu.Lock()
+	now := a.sharing
+	a.mu.Unlock()
+	now.Share = r.Sharing.Share
+	r.Sharing = &now
+	return r
+}
