@@ -86,7 +86,7 @@ func switchKeys(s *Switch) []key {
 		{name: "after", kind: section{func() []key { s.After = newHook(); return hookKeys(s.After) }}},
 		{name: "max_error_rate", kind: fraction{&s.MaxErrorRate}},
 		{name: "min_requests", kind: number{&s.MinRequests, 0, maxCount}},
-		{name: "canary_share", kind: percentage{&s.CanaryShare}, later: true},
+		{name: "canary_share", kind: percentage{&s.CanaryShare}},
 		{name: "canary_time", kind: duration{into: &s.CanaryTime, positive: true}},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"superd/control"
+	"superd/release"
 )
 
 func (c *cli) statusCommand() *cobra.Command {
@@ -82,6 +83,9 @@ func (c *cli) appLine(a control.AppStatus) {
 	fmt.Fprintln(c.out, line)
 	if sw := a.Switch; sw != nil {
 		fmt.Fprintf(c.out, "  switch %s to %s by %s: %s for %s\n", sw.ID, sw.To, sw.By, sw.Phase, ago(sw.Since))
+		if sw.Sharing != nil && sw.Phase == release.Canary {
+			fmt.Fprintf(c.out, "  %s gets %.3g %% of the users: so far %s\n", sw.To.Release, sw.Sharing.Share*100, *sw.Sharing)
+		}
 		if sw.Paused != "" {
 			fmt.Fprintf(c.out, "  paused: %s (superctl resume, or superctl abort)\n", sw.Paused)
 		}

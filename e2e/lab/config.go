@@ -24,8 +24,12 @@ type Config struct {
 	Keep       int    // 50: keep_releases
 	NoRollback bool   // auto_rollback = false
 	Unpinned   bool   // pin = false
-	NoCaches   bool   // PHP looks for each file anew: what the caches hide shows
-	More       string // whatever else the file has
+
+	CanaryShare string // none
+	CanaryTime  string // of that
+
+	NoCaches bool   // PHP looks for each file anew: what the caches hide shows
+	More     string // whatever else the file has
 }
 
 func (c Config) orDefaults() Config {
@@ -96,6 +100,8 @@ progress_deadline = "{{.Progress}}"
 keep_releases     = {{.Keep}}
 required          = ["vendor/autoload.php"]
 auto_rollback     = {{not .NoRollback}}
+{{if .CanaryShare}}canary_share = "{{.CanaryShare}}"
+canary_time  = "{{.CanaryTime}}"{{end}}
 
 [app.shop.fpm]
 binary       = "php-fpm8.2"
