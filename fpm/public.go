@@ -41,8 +41,21 @@ func (w *Web) publish(s *server) error {
 		return err
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.live = s
+	w.mu.Unlock()
+	return w.endOthersKept()
+}
+
+// endOthersKept frees the users of all servers but the one that serves from
+// connections that are kept.
+func (w *Web) endOthersKept() error {
+	for _, other := range w.all() {
+		if other != w.serving() {
+			if err := w.do(other.endKept); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

@@ -42,6 +42,8 @@ type server struct {
 	leaving *departure          // nil: it is to stay
 	proved  bool                // a master of it has accepted
 
+	endsKept bool // somebody ends the connections that are kept to it
+
 	failed chan failure // the last master that did not come up
 }
 

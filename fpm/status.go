@@ -103,6 +103,7 @@ func (s *server) statusNow(ctx context.Context) Status {
 type workers struct {
 	pool         string
 	active, idle int
+	reading      []int // PIDs of those that wait for a request on a connection, or read one
 }
 
 func (s *server) workers(ctx context.Context) (workers, error) {
@@ -119,7 +120,10 @@ func (s *server) workers(ctx context.Context) (workers, error) {
 func countWorkers(page []byte) (workers, error) {
 	var p struct {
 		Pool      string
-		Processes []struct{ State string }
+		Processes []struct {
+			PID   int
+			State string
+		}
 	}
 	if err := json.Unmarshal(page, &p); err != nil {
 		return workers{}, fmt.Errorf("status page: %w", err)
@@ -130,6 +134,9 @@ func countWorkers(page []byte) (workers, error) {
 			w.idle++
 		} else {
 			w.active++
+		}
+		if worker.State == "Reading headers" {
+			w.reading = append(w.reading, worker.PID)
 		}
 	}
 	return w, nil

@@ -120,6 +120,9 @@ func (w *Web) Run(ctx context.Context) error {
 	}
 	jobs.Go(func() { w.keepCounting(ctx) })
 	for _, s := range w.all() {
+		if s != w.serving() {
+			jobs.Go(func() { s.endKept(ctx) }) // superd may have died right after the promotion
+		}
 		jobs.Go(func() { s.run(ctx) })
 		if s.isLeaving() {
 			jobs.Go(func() { s.leave(ctx) })

@@ -249,14 +249,14 @@ func (e *examination) keptConnections(app *config.App, p passing) {
 	f := Finding{
 		ID: "nginx-keep-conn", Severity: Warning, Subject: p.at,
 		What: "fastcgi_keep_conn is on, and upstream " + p.pass + " keeps connections to " + app.FPM.Listen,
-		Why: "A kept connection stays with the PHP-FPM worker that has accepted it, idle or not: after a switch requests on it go on reaching the old release, " +
-			"it occupies that worker, and the old PHP-FPM cannot go before nginx lets go of it.",
+		Why: "A kept connection stays with the PHP-FPM worker that has accepted it and occupies it, idle or not. After a switch superd ends kept connections when they are idle: " +
+			"until then, for moments, requests on them reach the old release, and a POST that is written in the microseconds of the end is lost.",
 		Do: "remove fastcgi_keep_conn and keepalive; to a unix socket a new connection costs microseconds",
 	}
 	if !p.pool {
 		f.Severity = Hint
 		f.What = "fastcgi_keep_conn is on"
-		f.Why = "It does nothing as long as the upstream has no keepalive; with it, requests would go on reaching the old release after a switch."
+		f.Why = "It does nothing as long as the upstream has no keepalive; with it, requests could reach the old release for a moment after a switch."
 		f.Do = "remove fastcgi_keep_conn"
 	}
 	e.tell(f)
