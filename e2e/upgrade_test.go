@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -452,6 +453,40 @@ func TestUpgradeDuringASwitch(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, 20*time.Second, "SIGUSR2 replaces superd", func() bool { st, err := s.Status(); return err == nil && st.PID != was })
+}
+
+// superd is killed at random moments, again and again, under load: no request fails, no
+// child is touched, no line of output is lost or doubled. SUPERD_KILLS asks for more.
+func TestKilledAgainAndAgain(t *testing.T) {
+	n := 12
+	if more, err := strconv.Atoi(os.Getenv("SUPERD_KILLS")); err == nil {
+		n = more
+	}
+	s := newUpgradableSite(t)
+	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 100})
+	before := s.children()
+	var took []time.Duration
+	for range n {
+		// More than a second: a superd that lived shorter is not replaced at once.
+		time.Sleep(1100*time.Millisecond + rand.N(900*time.Millisecond))
+		old, err := s.KillSuperd()
+		if err != nil {
+			t.Fatal(err)
+		}
+		killed := time.Now()
+		eventually(t, 20*time.Second, "another superd answers", func() bool {
+			status, err := s.Status()
+			return err == nil && status.PID != old && status.Healthy
+		})
+		took = append(took, time.Since(killed))
+	}
+	slices.Sort(took)
+	t.Logf("%d kills; all is well again after %s (median), %s at most", n, took[n/2], took[n-1])
+	if after := s.children(); !slices.Equal(before, after) {
+		t.Errorf("the children were %v and are %v", before, after)
+	}
+	unharmed(t, run.Stop())
+	s.wroteAll("chatty")
 }
 
 // A superd that hangs is noticed by the keeper and replaced; nobody else notices.
