@@ -228,6 +228,7 @@ func TestUpgradesUnderLoad(t *testing.T) {
 	for i := range n {
 		if i == n/2 {
 			s.dieInTheMiddle()
+			eventually(t, 10*time.Second, "what it left has ended", func() bool { return len(s.children()) == len(before) })
 			before = s.children()
 		}
 		old := s.status()
@@ -511,4 +512,57 @@ func TestHungSuperdIsReplaced(t *testing.T) {
 	}
 	unharmed(t, run.Stop())
 	s.wroteAll("chatty")
+}
+
+// The keeper is killed. superd ends for that and touches nothing. superd that is started
+// again ends what is left, in its own manner, and only then starts anything: there are
+// never two masters, never two workers in a slot.
+func TestLostKeeper(t *testing.T) {
+	s := newSite(t, lab.Config{Children: 4, Workers: 2}, "$realpath_root")
+	before := lab.Of(s.Processes(), "worker")
+	if err := s.superd.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "superd ends without its keeper", func() bool { return len(lab.Of(s.Processes(), "superd")) == 0 })
+	if now := lab.Of(s.Processes(), "worker"); len(now) != len(before) {
+		t.Errorf("the workers were %v and are %v", before, now)
+	}
+	twice := make(chan string, 1)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			all := s.Processes()
+			masters := lab.Of(all, "master")
+			m := slices.DeleteFunc(slices.Clone(masters), func(p lab.Process) bool { // it has just forked, and is called as its master
+				return slices.ContainsFunc(masters, func(o lab.Process) bool { return o.PID == p.Parent })
+			})
+			if w := lab.Of(all, "worker"); len(m) > 1 || len(w) > len(before) {
+				select {
+				case twice <- fmt.Sprint(m, w):
+				default:
+				}
+			}
+		}
+	}()
+	var err error
+	if s.superd, err = s.StartSuperd(); err != nil {
+		t.Fatal(err)
+	}
+	close(stop)
+	<-done
+	select {
+	case all := <-twice:
+		t.Errorf("at one time there were %s", all)
+	default:
+	}
+	s.wholly("r1", 15*time.Second)
+	s.childrenAreOfThisLife()
+	s.ctl(0, "switch", "r2")
+	s.wholly("r2", 15*time.Second)
 }

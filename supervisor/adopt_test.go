@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -16,7 +15,7 @@ import (
 func BenchmarkAdoption1000(b *testing.B) {
 	const children = 1000
 	h := &house{b.TempDir(), keepertest.Start(b)}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	open := func() (*Children, *output.Store) {
 		store := output.Open(output.Options{Dir: filepath.Join(h.dir, "log"), Log: log})
 		c, err := Open(b.Context(), Options{Keeper: h.keeper.Socket(), State: filepath.Join(h.dir, "state"), Output: store, Log: log})

@@ -49,6 +49,9 @@ type Children struct {
 	early map[string]client.Exit // by slot; of children that Start does not know yet
 	first []*Child               // those found at Open
 	held  map[string]*os.File
+
+	leftovers []*leftover   // of a keeper that is gone
+	cleared   chan struct{} // closed when they have ended: nothing is started before
 }
 
 // No more than this many starts a second, after as many at once.
@@ -69,6 +72,7 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 		keeper: keeper, ledger: l, notify: o.Notify, output: o.Output, log: o.Log,
 		starts:  pace{every: time.Second / startsPerSecond, burst: startsPerSecond},
 		stopped: make(chan struct{}), kids: map[string]*Child{}, early: map[string]client.Exit{}, held: keeper.Held(),
+		cleared: make(chan struct{}),
 	}
 	c.keepMarks()
 	for _, k := range keeper.Children() {
@@ -77,7 +81,11 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 		c.add(ch)
 		c.first = append(c.first, ch)
 	}
-	l.compact(c.first)
+	c.leftovers = c.findLeftovers(keeper.Children())
+	if len(c.leftovers) == 0 {
+		close(c.cleared)
+	}
+	l.compact(c.first, c.leftovers)
 	return c, nil
 }
 
@@ -103,6 +111,9 @@ func (c *Children) Run(ctx context.Context) error {
 	defer cancel()
 	if c.notify != nil {
 		hears.Go(func() { c.hear(ctx) })
+	}
+	if len(c.leftovers) > 0 {
+		hears.Go(func() { c.clear(ctx) })
 	}
 	for {
 		select {
@@ -145,6 +156,11 @@ func (c *Children) Close() error {
 // that can't be executed arrives as an Exit with a Failure.
 // ErrSlotTaken tells that a child of that slot lives or is not acknowledged.
 func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
+	select {
+	case <-c.cleared:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("start %s: processes of a lost keeper have to end first: %w", s.Name, context.Cause(ctx))
+	}
 	if err := c.starts.wait(ctx); err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
@@ -161,7 +177,7 @@ func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
-	c.ledger.born(k.Slot, k.PID, k.Start)
+	c.ledger.born(line{Slot: k.Slot, PID: k.PID, Start: k.Start, Mark: n.Mark, Signal: int(s.StopSignal), Timeout: int64(s.StopTimeout)})
 	ch := newChild(c, k, n)
 	c.add(ch)
 	if err := k.Open(); err != nil {

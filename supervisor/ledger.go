@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -50,6 +51,11 @@ type line struct {
 	PID   int       `json:"pid"`
 	Start uint64    `json:"start"`
 	At    time.Time `json:"at"`
+
+	// Of births: who it is and how it is ended, should the keeper be lost.
+	Mark    string `json:"mark,omitempty"`
+	Signal  int    `json:"signal,omitempty"`
+	Timeout int64  `json:"timeout,omitempty"` // nanoseconds
 }
 
 const (
@@ -103,8 +109,16 @@ func (l *ledger) apply(x line) {
 	}
 }
 
-func (l *ledger) born(slot string, pid int, start uint64) {
-	l.add(line{Event: "born", Slot: slot, PID: pid, Start: start, At: time.Now()}, true)
+func (l *ledger) born(x line) {
+	x.Event, x.At = "born", time.Now()
+	l.add(x, true)
+}
+
+// living are the births of this boot whose end nobody has written down.
+func (l *ledger) living() map[identity]line {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.live)
 }
 
 func (l *ledger) tell(pid int, start uint64, at time.Time) {
@@ -155,13 +169,19 @@ func (l *ledger) write(x line) error {
 }
 
 // compact forgets everything but the children that are there.
-func (l *ledger) compact(there []*Child) {
+func (l *ledger) compact(there []*Child, left []*leftover) {
+	for _, x := range left {
+		there = append(there, x.Child)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	live, tolds := map[identity]line{}, map[identity]time.Time{}
 	for _, c := range there {
 		id := identity{c.proc.PID, c.proc.Start}
-		live[id] = line{Event: "born", Boot: l.boot, Slot: c.proc.Slot, PID: id.PID, Start: id.Start, At: c.proc.Born}
+		live[id] = line{Event: "born", Boot: l.boot, Slot: c.proc.Slot, PID: id.PID, Start: id.Start, At: c.proc.Born, Mark: c.note.Mark}
+		if x, ok := l.live[id]; ok {
+			live[id] = x
+		}
 		if at, ok := l.tolds[id]; ok {
 			tolds[id] = at
 		}

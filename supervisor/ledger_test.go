@@ -31,7 +31,7 @@ func TestLedgerKnowsWhoWasTold(t *testing.T) {
 	l, _ := openTestLedger(t, path)
 	at := time.Now()
 	for pid := 1; pid <= 4; pid++ {
-		l.born("w", pid, 100)
+		l.born(line{Slot: "w", PID: pid, Start: 100})
 	}
 	l.tell(1, 100, at)
 	l.tell(2, 100, at)
@@ -46,7 +46,7 @@ func TestLedgerKnowsWhoWasTold(t *testing.T) {
 		t.Error("another process with the PID was told")
 	}
 	there := &Child{proc: &client.Child{PID: 1, Start: 100, Slot: "w"}}
-	again.compact([]*Child{there})
+	again.compact([]*Child{there}, nil)
 	if b, _ := os.ReadFile(path); bytes.Count(b, []byte("\n")) != 2 {
 		t.Errorf("compacted:\n%s", b)
 	}
@@ -61,7 +61,7 @@ func TestLedgerKnowsWhoWasTold(t *testing.T) {
 func TestLedgerWithDamage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "births.ndjson")
 	l, _ := openTestLedger(t, path)
-	l.born("w", 1, 100)
+	l.born(line{Slot: "w", PID: 1, Start: 100})
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -82,8 +82,8 @@ func TestLedgerWithDamage(t *testing.T) {
 func TestLedgerStaysSmall(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "births.ndjson")
 	l, words := openTestLedger(t, path)
-	l.compact(nil)
-	l.born("lives", 1, 1)
+	l.compact(nil, nil)
+	l.born(line{Slot: "lives", PID: 1, Start: 1})
 	l.tell(1, 1, time.Now())
 	for pid := 2; pid < 12_000; pid++ {
 		l.add(line{Event: "born", Slot: "w", PID: pid, Start: 1}, false)
@@ -135,7 +135,7 @@ func TestLedgerOnAFullDisk(t *testing.T) {
 	})
 	path := filepath.Join(dir, "births.ndjson")
 	l, words := openTestLedger(t, path)
-	l.compact(nil) // allocates
+	l.compact(nil, nil) // allocates
 	ballast, err := os.Create(filepath.Join(dir, "ballast"))
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +145,7 @@ func TestLedgerOnAFullDisk(t *testing.T) {
 	}
 	ballast.Close()
 	at := time.Now()
-	l.born("w", 1, 1)
+	l.born(line{Slot: "w", PID: 1, Start: 1})
 	l.tell(1, 1, at)
 	if words.String() != "" {
 		t.Errorf("the room was not allocated in advance: %s", words)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"superd/supervisor/keeper/client"
 )
@@ -27,6 +29,10 @@ type Spec struct {
 	Files  []*os.File // become descriptors 3, 4, …
 	Log    string     // file of its output below the log directory; "": as the settings of output.Store say
 	Stdin  bool       // its standard input is a pipe, see Child.Write; else /dev/null
+
+	// How it is ended when its keeper was lost; no signal: SIGTERM, and 90 s.
+	StopSignal  syscall.Signal
+	StopTimeout time.Duration
 
 	// Labels are who it is, for logs that have fields: "app", "release", "pool", "slot".
 	Labels map[string]string

@@ -193,6 +193,7 @@ func (w *worker) spec(context.Context) (supervisor.Spec, error) {
 	if s.Log == "" {
 		s.Log = filepath.Join(p.fleet.o.App, fmt.Sprintf("%s-%d.log", p.Name, w.slot))
 	}
+	s.StopSignal, s.StopTimeout = p.StopSignal, p.StopTimeout
 	s.Note, err = json.Marshal(note{&identity{
 		App: p.fleet.o.App, Pool: p.Name, Slot: w.slot, Turn: w.turn, At: w.at,
 		StopSignal: p.StopSignal, StopTimeout: p.StopTimeout,
