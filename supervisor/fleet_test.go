@@ -25,6 +25,8 @@ const long = 60 * time.Second // this machine may be busy
 type house struct {
 	dir    string
 	keeper *keepertest.Keeper
+
+	settings func(string, map[string]string) output.Settings // nil: the usual ones
 }
 
 func newHouse(t *testing.T) *house {
@@ -34,7 +36,7 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return &house{dir, keepertest.Start(t)}
+	return &house{dir: dir, keeper: keepertest.Start(t)}
 }
 
 // A fleet is one superd.
@@ -73,7 +75,7 @@ func (h *house) open(t *testing.T) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := output.Open(output.Options{Dir: filepath.Join(h.dir, "log"), Log: log})
+	store := output.Open(output.Options{Dir: filepath.Join(h.dir, "log"), Log: log, Settings: h.settings})
 	f.Children, err = Open(t.Context(), Options{
 		Keeper: h.keeper.Socket(), State: filepath.Join(h.dir, "state"), Notify: ns, Output: store, Log: log,
 	})

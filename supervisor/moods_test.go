@@ -43,6 +43,7 @@ var moods = map[string]func(args []string){
 	"extend":  beBegging,
 	"superd":  beSuperd,
 	"waitfor": beWaiting,
+	"echo":    beEcho,
 }
 
 // beWell leaves when it is told to.

@@ -1,6 +1,7 @@
 package output
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,7 @@ type file struct {
 	out     *os.File
 	inode   uint64
 	begun   time.Time // when out was made
+	fresh   bool      // nothing was appended to out yet
 	checked time.Time // when the name was last seen to lead to out
 	marked  mark      // the last that was written for this file
 
@@ -75,12 +77,18 @@ func (f rawFile) take(p *port, pipe, limit int, _ bool) (int, error) {
 func (f *file) leave() { f.store.close(f) }
 
 // append writes b to the end of the file, whole or not at all.
-func (f *file) append(p *port, b []byte) error {
+func (f *file) append(p *port, format Format, b []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	end, err := f.ready()
 	if err != nil {
 		return err
+	}
+	if f.fresh {
+		if end, err = f.mend(format, end); err != nil {
+			return err
+		}
+		f.fresh = false
 	}
 	f.mark(p, end)
 	if _, err := f.out.WriteAt(b, end); err != nil {
@@ -88,6 +96,30 @@ func (f *file) append(p *port, b []byte) error {
 	}
 	return nil
 }
+
+// mend makes the file end with a line, and returns where it ends. A superd that was
+// killed in the middle of a write leaves a torn line. What it was made of is in the pipe
+// still, so it is cut off. Anything else that has no end is given one.
+func (f *file) mend(format Format, end int64) (int64, error) {
+	if f.endsLine(end) {
+		return end, nil
+	}
+	b := make([]byte, min(end, mostTorn))
+	if _, err := f.out.ReadAt(b, end-int64(len(b))); err != nil {
+		return end, err
+	}
+	begin := bytes.LastIndexByte(b, '\n') + 1
+	if whole := begin > 0 || int64(len(b)) == end; whole && format.begins(b[begin:]) {
+		end -= int64(len(b) - begin)
+		return end, f.out.Truncate(end)
+	}
+	_, err := f.out.WriteAt([]byte{'\n'}, end)
+	return end + 1, err
+}
+
+// mostTorn is less than the shortest piece of a line that is stored in pieces, which may
+// be without an end and is not in the pipe any more.
+const mostTorn = 8 << 10
 
 // follow makes the file obey rules that may be new.
 func (f *file) follow(r Rules) {
@@ -174,7 +206,7 @@ func (f *file) open() error {
 		return errors.Join(err, out.Close())
 	}
 	f.out, f.checked = out, time.Now()
-	f.begun, f.inode = birth(out), inode(info)
+	f.begun, f.inode, f.fresh = birth(out), inode(info), true
 	return nil
 }
 

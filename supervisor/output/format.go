@@ -83,6 +83,24 @@ func (f Format) parse(line []byte) (text []byte, at time.Time, whose string) {
 	return line, at, ""
 }
 
+// begins tells whether a line that is not whole looks like one that was stored so.
+func (f Format) begins(line []byte) bool {
+	switch f {
+	case JSON:
+		return bytes.HasPrefix([]byte(`{"time":"`), line[:min(len(line), 9)])
+	case Timestamps:
+		at := time.Now().Format(stamp)
+		word, _, whole := bytes.Cut(line, []byte{' '})
+		if whole {
+			_, err := time.Parse(stamp, string(word))
+			return err == nil
+		}
+		return len(word) <= len(at) && len(word) > 0 && word[0] >= '0' && word[0] <= '9'
+	case Raw:
+	}
+	return false
+}
+
 // A formattedFile is a file with something around each line.
 type formattedFile struct {
 	*file
@@ -97,7 +115,7 @@ func (f formattedFile) keep(p *port, pieces []piece) (int, error) {
 	for _, part := range pieces {
 		b = f.format.append(b, p, part, now)
 	}
-	if err := f.append(p, b); err != nil {
+	if err := f.append(p, f.format, b); err != nil {
 		return 0, err
 	}
 	return len(pieces), nil

@@ -54,14 +54,12 @@ func (s *Store) History(ctx context.Context, q Question) (Answer, error) {
 	}
 	var a Answer
 	for _, from := range sources {
-		lines, exact, err := from.read(ctx, q)
+		lines, err := from.read(ctx, from.wide(q))
 		if err != nil {
 			return a, err
 		}
-		a.Lines = append(a.Lines, lines...)
-		if !exact && (!q.Since.IsZero() || !q.Until.IsZero()) {
-			a.Note = "no times are stored with the lines: what was written shortly before or after may be among them"
-		}
+		recognize(lines, of(remembered, from))
+		a.add(lines, q)
 	}
 	if len(sources) > 1 {
 		slices.SortStableFunc(a.Lines, func(x, y Line) int { return x.At.Compare(y.At) })
@@ -71,6 +69,52 @@ func (s *Store) History(ctx context.Context, q Question) (Answer, error) {
 	}
 	a.Lines = last(a.Lines, q.Lines)
 	return a, nil
+}
+
+// add adds what fits of a source's lines.
+func (a *Answer) add(lines []Line, q Question) {
+	for _, l := range lines {
+		if !l.guess && !q.covers(l.At) {
+			continue
+		}
+		if l.guess && (!q.Since.IsZero() || !q.Until.IsZero()) {
+			a.Note = "no times are stored with the lines: what was written shortly before or after may be among them"
+		}
+		a.Lines = append(a.Lines, l)
+	}
+}
+
+// wide is q for reading a file whose times are known only afterwards.
+func (from source) wide(q Question) Question {
+	if !q.Until.IsZero() && from.format != Timestamps && from.format != JSON {
+		q.Lines = mostLines
+	}
+	return q
+}
+
+const mostLines = 100_000
+
+// of are the lines that came from a source.
+func of(lines []Line, from source) []Line {
+	var own []Line
+	for _, l := range lines {
+		if l.Stream == "" || l.Stream == from.stream {
+			own = append(own, l)
+		}
+	}
+	return own
+}
+
+// recognize gives lines at the end of a file the times that are remembered of them.
+func recognize(lines, remembered []Line) {
+	for i, k := len(lines)-1, len(remembered)-1; i >= 0 && k >= 0; i, k = i-1, k-1 {
+		if lines[i].Text != remembered[k].Text {
+			return // somebody else has written there, or the disk was full
+		}
+		if lines[i].guess {
+			lines[i].At, lines[i].guess = remembered[k].At, false
+		}
+	}
 }
 
 // holds tells whether a line is among those that could be in memory too.
@@ -151,17 +195,16 @@ func (s *Store) sources(q Question) []source {
 }
 
 // read reads from the newest file back until there are enough lines.
-func (from source) read(ctx context.Context, q Question) (lines []Line, exact bool, err error) {
+func (from source) read(ctx context.Context, q Question) (lines []Line, err error) {
 	files, err := from.open()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	defer func() {
 		for _, f := range files {
 			_ = f.Close() // only read
 		}
 	}()
-	exact = from.format == Timestamps || from.format == JSON
 	for i, f := range files { // the newest first
 		info, err := f.Stat()
 		if err != nil || info.ModTime().Before(q.Since) {
@@ -174,14 +217,14 @@ func (from source) read(ctx context.Context, q Question) (lines []Line, exact bo
 		}
 		part, err := from.file(ctx, f, info.ModTime(), q)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		lines = append(part, lines...)
 		if len(lines) >= q.Lines || size(lines) > mostHistory {
 			break
 		}
 	}
-	return last(lines, q.Lines), exact, nil
+	return last(lines, q.Lines), nil
 }
 
 func size(lines []Line) (n int) {
@@ -278,7 +321,8 @@ func oneOf(r *bufio.Reader) (line []byte, err error) {
 
 func (from source) line(raw []byte, modified time.Time, q Question) (Line, bool) {
 	b, at, whose := from.format.parse(raw)
-	if at.IsZero() {
+	guess := at.IsZero()
+	if guess {
 		at = modified
 	} else if !q.covers(at) {
 		return Line{}, false
@@ -286,7 +330,7 @@ func (from source) line(raw []byte, modified time.Time, q Question) (Line, bool)
 	if whose != "" && whose != q.Name {
 		return Line{}, false
 	}
-	l := Line{At: at, Name: q.Name, Text: text([]byte(strings.TrimSuffix(string(b), "\n")))}
+	l := Line{At: at, guess: guess, Name: q.Name, Text: text([]byte(strings.TrimSuffix(string(b), "\n")))}
 	if from.apart {
 		l.Stream = from.stream
 	}

@@ -287,6 +287,7 @@ type Line struct {
 	Text   string
 
 	lagged *lag // no line
+	guess  bool // At is when the file was written last
 }
 
 // Missed is not 0 for a Line that is none: the reader was too slow for that many lines.

@@ -618,6 +618,7 @@ func TestHistoryReachesIntoRotatedFiles(t *testing.T) {
 				if n == total/2 {
 					time.Sleep(30 * time.Millisecond)              // the times of files and clocks differ by some
 					middle = time.Now().Truncate(time.Millisecond) // as it is stored
+					time.Sleep(5 * time.Millisecond)
 				}
 				write(t, p.out, numbered(n, n+100))
 				eventually(t, "they are stored", func() bool { return strings.HasSuffix(strings.Join(p.Tail(1), ""), fmt.Sprint(n+99)) })
@@ -744,4 +745,39 @@ func FuzzFormats(f *testing.F) {
 			t.Fatalf("%q became %q", want, got)
 		}
 	})
+}
+
+// What a superd that was killed in the middle of a write has left is mended, and nothing
+// else is touched.
+func TestTornLinesAreMended(t *testing.T) {
+	now := time.Now().Format(stamp)
+	for name, tt := range map[string]struct {
+		format      Format
+		left, stays string
+	}{
+		"whole":              {JSON, "{\"time\":\"x\"}\n", "{\"time\":\"x\"}\n"},
+		"torn object":        {JSON, "a\n{\"time\":\"2026", "a\n"},
+		"torn at the start":  {JSON, "{\"ti", ""},
+		"raw before objects": {JSON, "raw\nprompt> ", "raw\nprompt> \n"},
+		"torn line":          {Timestamps, "a\n" + now + " hel", "a\n"},
+		"torn time":          {Timestamps, "a\n" + now[:9], "a\n"},
+		"raw before times":   {Timestamps, "prompt> ", "prompt> \n"},
+		"a long line":        {Timestamps, now + " " + strings.Repeat("x", mostTorn), now + " " + strings.Repeat("x", mostTorn) + "\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := store(t, Options{Settings: choosing(Settings{Format: tt.format})})
+			path := filepath.Join(s.Dir, "w.log")
+			if err := os.WriteFile(path, []byte(tt.left), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			p := startLife(t, s, Life{Name: "w", Log: "w.log"})
+			write(t, p.out, "next\n")
+			p.end(t)
+			got, found := strings.CutPrefix(content(t, path), tt.stays)
+			b, at, _ := tt.format.parse([]byte(got))
+			if !found || string(b) != "next\n" || at.IsZero() {
+				t.Errorf("file has %.200q", content(t, path))
+			}
+		})
+	}
 }

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"superd/config"
+	"superd/control"
+	"superd/release"
+	"superd/supervisor/output"
+)
+
+func logConfig() *config.Config {
+	usual := usualOutput
+	stamped := usual
+	stamped.Timestamps, stamped.Stderr = true, "journal"
+	own := usual
+	own.Stdout, own.Format, own.Keep = "/var/log/{app}/{release}-{slot}.log", "json", 3
+	return &config.Config{
+		Apps: []config.App{{
+			Name: "shop", Root: "/srv/shop", Releases: "releases", FPM: &config.FPM{Log: stamped},
+			Workers: []config.Worker{{Name: "emails", Log: own}},
+		}},
+		Programs: []config.Program{{Name: "nginx", Log: stamped}},
+	}
+}
+
+func TestSettingsOfNames(t *testing.T) {
+	var r logRules
+	r.obey(logConfig())
+	rules := output.Rules{MaxSize: 50 << 20, Keep: 10, Compress: true}
+	three := rules
+	three.Keep = 3
+	r42 := map[string]string{"app": "shop", "release": "r42", "generation": "7"}
+	for name, want := range map[string]output.Settings{
+		"shop/fpm":      {Stdout: "file", Stderr: "journal", Format: output.Timestamps, Rules: rules, Log: "shop/fpm.log"},
+		"shop/emails:3": {Stdout: "/var/log/shop/r42-3.log", Stderr: "stdout", Format: output.JSON, Rules: three, Log: "shop/emails-3.log"},
+		"shop/before":   {Stdout: "file", Stderr: "stdout", Rules: rules, Log: "shop/before.log"},
+		"nginx":         {Stdout: "file", Stderr: "journal", Format: output.Timestamps, Rules: rules, Log: "programs/nginx.log"},
+		"nginx:1":       {Stdout: "file", Stderr: "journal", Format: output.Timestamps, Rules: rules, Log: "programs/nginx-1.log"},
+		"gone":          {Stdout: "file", Stderr: "stdout", Rules: rules, Log: "programs/gone.log"},
+	} {
+		if got := r.settings(name, r42); got != want {
+			t.Errorf("%s is kept by\n%+v, want\n%+v", name, got, want)
+		}
+	}
+	if got := r.settings("shop/emails:3", nil).Stdout; got != "/var/log/shop/-3.log" {
+		t.Errorf("without a life the file is %s", got)
+	}
+	changed := logConfig()
+	changed.Programs[0].Log.Stdout = "none"
+	if r.obey(changed); r.settings("nginx:1", nil).Stdout != output.ToNone {
+		t.Error("another configuration is not obeyed")
+	}
+}
+
+// written is a daemon with nothing but output: that of two workers and a program.
+func written(t *testing.T) (*daemon, map[string]*os.File) {
+	t.Helper()
+	d := &daemon{log: slog.New(slog.DiscardHandler)}
+	d.logs.obey(&config.Config{})
+	d.output = output.Open(output.Options{Dir: t.TempDir(), Settings: d.logs.settings, Log: d.log})
+	var err error
+	if d.events, err = control.OpenEvents(filepath.Join(t.TempDir(), "events"), d.log); err != nil {
+		t.Fatal(err)
+	}
+	pipes := map[string]*os.File{}
+	for _, name := range []string{"shop/emails:0", "shop/emails:1", "nginx:0"} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		life := d.output.Attach(output.Life{Name: name, Out: r})
+		go func() { defer close(done); life.Run(ctx) }()
+		t.Cleanup(func() { cancel(); <-done; w.Close(); r.Close() })
+		pipes[name] = w
+	}
+	return d, pipes
+}
+
+func say(t *testing.T, d *daemon, w *os.File, name, line string) {
+	t.Helper()
+	fmt.Fprintln(w, line)
+	for end := time.Now().Add(time.Minute); !slices.Contains(d.output.Tail(name, 10), line); {
+		if time.Now().After(end) {
+			t.Fatalf("%s has not arrived", line)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestLogsOfSeveral(t *testing.T) {
+	d, pipes := written(t)
+	for name, w := range pipes {
+		say(t, d, w, name, "first of "+name)
+	}
+	middle := time.Now()
+	for name, w := range pipes {
+		say(t, d, w, name, "second of "+name)
+	}
+	ask := func(q control.LogQuery) []string {
+		t.Helper()
+		var got []string
+		err := d.Logs(t.Context(), q, func(l control.LogLine) error { got = append(got, l.Process+"> "+l.Line); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	want := []string{"shop/emails:0> second of shop/emails:0", "shop/emails:1> second of shop/emails:1"}
+	if got := ask(control.LogQuery{Name: "shop/emails", Lines: 1}); !slices.Equal(got, want) {
+		t.Errorf("one line of each is %q", got)
+	}
+	if got := ask(control.LogQuery{Name: "shop", Lines: 10, Since: middle}); !slices.Equal(got, want) {
+		t.Errorf("since the middle is %q", got)
+	}
+	if got := ask(control.LogQuery{Name: "nginx", Lines: 10, Until: middle}); !slices.Equal(got, []string{"nginx:0> first of nginx:0"}) {
+		t.Errorf("until the middle is %q", got)
+	}
+	enough := errors.New("enough")
+	var got []string
+	err := d.Logs(t.Context(), control.LogQuery{Name: "shop", Lines: 10, Since: middle, Follow: true}, func(l control.LogLine) error {
+		if got = append(got, l.Process+"> "+l.Line); len(got) == 2 {
+			fmt.Fprintln(pipes["shop/emails:1"], "third")
+		}
+		if len(got) == 3 {
+			return enough
+		}
+		return nil
+	})
+	slices.Sort(got[:2])
+	if !errors.Is(err, enough) || !slices.Equal(got, append(want, "shop/emails:1> third")) {
+		t.Errorf("followed %q, %v", got, err)
+	}
+	if err := d.Logs(t.Context(), control.LogQuery{Name: "nobody"}, nil); control.KindOf(err) != control.NotFound {
+		t.Errorf("of nobody: %v", err)
+	}
+}
+
+func TestClearAndAttach(t *testing.T) {
+	d, pipes := written(t)
+	say(t, d, pipes["nginx:0"], "nginx:0", "old")
+	results, err := d.ClearLog(t.Context(), "nginx", release.By{})
+	if err != nil || len(results) != 1 || !results[0].OK || len(d.output.Tail("nginx:0", 9)) > 0 {
+		t.Errorf("clear: %+v, %v", results, err)
+	}
+	enough := errors.New("enough")
+	var got strings.Builder
+	err = d.Attach(t.Context(), "nginx", func(b []byte) error {
+		if b == nil {
+			fmt.Fprint(pipes["nginx:0"], "no end")
+			return nil
+		}
+		got.Write(b)
+		if strings.HasSuffix(got.String(), "end") {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || got.String() != "no end" {
+		t.Errorf("attached to %q, %v", got.String(), err)
+	}
+	if err := d.Attach(t.Context(), "shop/emails", nil); control.KindOf(err) != control.Usage {
+		t.Errorf("attached to two: %v", err)
+	}
+	if err := d.Attach(t.Context(), "nobody", nil); control.KindOf(err) != control.NotFound {
+		t.Errorf("attached to nobody: %v", err)
+	}
+}
