@@ -14,7 +14,7 @@ import (
 // ledger, and the output of each.
 func BenchmarkAdoption1000(b *testing.B) {
 	const children = 1000
-	h := &house{b.TempDir(), keepertest.Start(b)}
+	h := &house{dir: b.TempDir(), keeper: keepertest.Start(b)}
 	log := slog.New(slog.DiscardHandler)
 	open := func() (*Children, *output.Store) {
 		store := output.Open(output.Options{Dir: filepath.Join(h.dir, "log"), Log: log})

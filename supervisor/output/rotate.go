@@ -122,8 +122,11 @@ func (f *file) packOne(n int) error {
 		return errors.Join(err, os.Remove(part))
 	}
 	info, err := in.Stat()
+	if err == nil {
+		err = os.Chtimes(part, info.ModTime(), info.ModTime()) // when its last line was written, see History
+	}
 	if err != nil {
-		return err
+		return errors.Join(err, os.Remove(part))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
