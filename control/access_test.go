@@ -83,6 +83,8 @@ func TestRoles(t *testing.T) {
 		{"POST", "/v1/processes/sho*/stop", "{}", changeAll},
 		{"POST", "/v1/processes/*/emails/stop", "{}", changeAll},
 		{"POST", "/v1/superd/upgrade", "{}", []string{"root", "chief"}},
+		{"POST", "/v1/config/reload", "{}", []string{"root", "chief"}},
+		{"POST", "/v1/config/reload?plan=1", "{}", []string{"root", "chief"}},
 		{"POST", "/v1/superd/shutdown", "{}", []string{"root", "chief"}},
 	}
 	var args []string

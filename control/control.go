@@ -60,6 +60,12 @@ type Daemon interface {
 	// Input gives text to the standard input of one process. A name that means none,
 	// or several, is an error, and so is a process that reads nothing.
 	Input(ctx context.Context, name, text string, by release.By) error
+	// Reload reads the configuration and makes it hold, or with plan only tells what
+	// that would change. A configuration with a problem is an error of kind Rejected
+	// whose message has them all, and an app in the middle of a switch one of kind
+	// Conflict: then nothing was changed. It returns when what is live holds and the
+	// rest has begun.
+	Reload(ctx context.Context, plan bool, by release.By) (Reload, error)
 
 	// Shutdown begins the end of superd and of all it runs, and returns.
 	Shutdown(ctx context.Context, by release.By) error

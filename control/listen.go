@@ -23,10 +23,10 @@ import (
 // could tell whether it is still one's own.
 type Socket struct {
 	path string
-	mode fs.FileMode
 	lock *os.File
 
-	mu       sync.Mutex // guards what keep may change: lock, listener and file
+	mu       sync.Mutex // guards what may change while it is kept: mode, lock, listener and file
+	mode     fs.FileMode
 	listener *net.UnixListener
 	file     fs.FileInfo // what is at path while it is ours
 }
@@ -52,6 +52,20 @@ func Listen(ctx context.Context, path string, mode fs.FileMode) (*Socket, error)
 		return nil, errors.Join(err, s.lock.Close())
 	}
 	return s, nil
+}
+
+// SetMode lets others connect than could before.
+func (s *Socket) SetMode(mode fs.FileMode) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mode = mode
+	if info, err := os.Lstat(s.path); err != nil || !os.SameFile(info, s.file) {
+		return nil // it is missing, and comes back with this mode
+	}
+	if err := os.Chmod(s.path, mode); err != nil {
+		return fmt.Errorf("change mode of socket: %w", err)
+	}
+	return nil
 }
 
 // Close lets another superd take the socket.

@@ -460,6 +460,11 @@ func (d *fakeDaemon) Input(_ context.Context, name, text string, by release.By) 
 	return nil
 }
 
+func (d *fakeDaemon) Reload(_ context.Context, plan bool, by release.By) (Reload, error) {
+	d.note("reload plan=%t by %d", plan, by.UID)
+	return Reload{Plan: plan, Changes: []Change{{Name: "superd", Action: "nothing"}}}, nil
+}
+
 func (d *fakeDaemon) Shutdown(_ context.Context, by release.By) error {
 	d.note("shutdown by %d", by.UID)
 	return nil

@@ -48,6 +48,7 @@ var spoken = map[string]struct {
 	"POST /v1/processes/{name...}/scale":   {ScaleRequest{}, []ProcessResult{}, []int{200}},
 	"GET /v1/metrics":                      {nil, "", []int{200}},
 	"POST /v1/superd/upgrade":              {UpgradeRequest{}, UpgradeAnswer{}, []int{200}},
+	"POST /v1/config/reload":               {nil, Reload{}, []int{200}},
 	"POST /v1/superd/shutdown":             {nil, Done{}, []int{202}},
 }
 

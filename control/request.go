@@ -42,7 +42,7 @@ func (q *request) serve() error {
 	if q.peer, known = whoAsks(q.http.Context()); !known {
 		return &Error{Kind: Denied, Message: "nobody knows who you are", Hint: "connect to the unix socket"}
 	}
-	q.grant = grantTo(q.peer, q.server.rules)
+	q.grant = grantTo(q.peer, *q.server.rules.Load())
 	r, names, err := find(q.http.Method, q.http.URL.EscapedPath())
 	if err != nil {
 		return err

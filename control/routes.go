@@ -53,6 +53,7 @@ var routes = []route{
 	{"POST", "/v1/processes/{name...}/stdin", RoleOperate, (*request).input},
 
 	{"POST", "/v1/superd/upgrade", RoleAdmin, (*request).upgrade},
+	{"POST", "/v1/config/reload?plan", RoleAdmin, (*request).reload},
 	{"POST", "/v1/superd/shutdown", RoleAdmin, (*request).shutdown},
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"superd/release"
@@ -17,7 +18,7 @@ import (
 type Server struct {
 	daemon Daemon
 	events *Events
-	rules  []Rule
+	rules  atomic.Pointer[[]Rule]
 	log    *slog.Logger
 
 	connections *quota
@@ -36,8 +37,17 @@ type Options struct {
 
 // NewServer prepares a Server.
 func NewServer(o Options) *Server {
-	return &Server{o.Daemon, o.Events, o.Rules, o.Log, connections(), followers(), writePatience}
+	s := &Server{
+		daemon: o.Daemon, events: o.Events, log: o.Log,
+		connections: connections(), followers: followers(), patience: writePatience,
+	}
+	s.SetRules(o.Rules)
+	return s
 }
+
+// SetRules makes other rules hold, from the next request on, also for those who are
+// connected.
+func (s *Server) SetRules(rules []Rule) { s.rules.Store(&rules) }
 
 // What a client may cost. A request is small and its sender is on this machine.
 const (

@@ -83,6 +83,8 @@ func TestOrdersReachTheDaemon(t *testing.T) {
 	ask(c.Rollback(ctx, "shop", RollbackRequest{Release: "r1"}))
 	ask(c.Upgrade(ctx, UpgradeRequest{}))
 	ask(c.Upgrade(ctx, UpgradeRequest{Keeper: true}))
+	ask(c.Reload(ctx, true))
+	ask(c.Reload(ctx, false))
 	ask(c.Shutdown(ctx))
 	want := []string{
 		"hold shop because sale by 0",
@@ -99,6 +101,8 @@ func TestOrdersReachTheDaemon(t *testing.T) {
 		"rollback shop to r1 by 0",
 		"upgrade keeper=false by 0",
 		"upgrade keeper=true by 0",
+		"reload plan=true by 0",
+		"reload plan=false by 0",
 		"shutdown by 0",
 	}
 	if got := h.daemon.heard(); !slices.Equal(got, want) {

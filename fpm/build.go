@@ -99,7 +99,7 @@ func (s *server) configure(at place, p Pool) error {
 
 // open makes a listener that outlives superd. Only superd can connect to it yet.
 func (s *server) open(path, name string) (*Listener, error) {
-	l, err := Listen(path, private, s.owner.o.Backlog)
+	l, err := Listen(path, private, s.owner.backlog())
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func (s *server) retire() error {
 	if err := s.mark(stayingFile, leavingFile); err != nil {
 		s.tell(Note, err)
 	}
-	return s.depart(newDeparture(time.Now().Add(s.owner.o.Drain)))
+	return s.depart(newDeparture(time.Now().Add(s.owner.drain())))
 }
 
 // dismiss ends a server that nobody may have used, at once.
@@ -239,7 +239,7 @@ func (s *server) quit(ctx context.Context, d *departure) error {
 		case <-over:
 			over = nil
 			if !d.silent {
-				s.tell(Killed, fmt.Errorf("its requests did not end within %s: they are cut", s.owner.o.Drain))
+				s.tell(Killed, fmt.Errorf("its requests did not end within %s: they are cut", s.owner.drain()))
 			}
 			s.proc.Kill()
 		}
@@ -252,8 +252,8 @@ func (s *server) forward(ctx context.Context) error {
 	if live == nil || live == s {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.owner.o.Drain, // superd's end waits for the answers
-		fmt.Errorf("took longer than %s", s.owner.o.Drain))
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.owner.drain(), // superd's end waits for the answers
+		fmt.Errorf("took longer than %s", s.owner.drain()))
 	defer cancel()
 	return s.owner.hand(ctx, s.web, live)
 }

@@ -34,7 +34,7 @@ func (w *Web) publish(s *server) error {
 	}
 	if w.address != "" {
 		err = w.lead(s)
-	} else if err = s.web.admit(w.o.Access); err == nil {
+	} else if err = s.web.admit(w.access()); err == nil {
 		err = s.web.Publish(w.o.Listen)
 	}
 	if err != nil {

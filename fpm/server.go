@@ -65,7 +65,7 @@ func newServer(w *Web, at place) *server {
 		// The first pause is next to none: connections wait.
 		Backoff:    supervisor.Backoff{First: time.Millisecond, Factor: 10, Max: 30 * time.Second, Jitter: 0.1, ResetAfter: 10 * time.Second},
 		Proof:      s.proof,
-		StopSignal: syscall.SIGQUIT, StopTimeout: w.o.Drain + quitGrace,
+		StopSignal: syscall.SIGQUIT, StopTimeout: w.drain() + quitGrace,
 	}, s.spec, s.hear)
 	return s
 }
@@ -92,7 +92,7 @@ func (s *server) run(ctx context.Context) {
 	defer others.Wait()
 	for _, c := range s.spare {
 		others.Go(func() {
-			if _, _, err := c.Stop(ctx, syscall.SIGQUIT, s.owner.o.Drain, nil); err == nil {
+			if _, _, err := c.Stop(ctx, syscall.SIGQUIT, s.owner.drain(), nil); err == nil {
 				_ = c.Acknowledge() // the next superd would be told again
 			}
 		})
@@ -237,14 +237,14 @@ func (s *server) orphaned(c *supervisor.Child) {
 func (s *server) hunt(ctx context.Context, dead *supervisor.Child) {
 	look := time.NewTicker(200 * time.Millisecond)
 	defer look.Stop()
-	late := time.After(s.owner.o.Drain)
+	late := time.After(s.owner.drain())
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-late:
 			if n, err := dead.SignalRest(syscall.SIGKILL); n > 0 || err != nil {
-				s.tell(Killed, errors.Join(fmt.Errorf("%d workers of a dead master did not end within %s", n, s.owner.o.Drain), err))
+				s.tell(Killed, errors.Join(fmt.Errorf("%d workers of a dead master did not end within %s", n, s.owner.drain()), err))
 			}
 			return
 		case <-look.C:

@@ -154,7 +154,7 @@ func (s *server) reclaim() error {
 		s.tell(Note, fmt.Errorf("its listeners are new: %w", err))
 	}
 	if info, err := os.Stat(filepath.Join(s.at.Home, leavingFile)); err == nil {
-		s.leaving = newDeparture(info.ModTime().Add(s.owner.o.Drain))
+		s.leaving = newDeparture(info.ModTime().Add(s.owner.drain()))
 		if !s.adopted.Told().IsZero() {
 			s.proc.Retire() // before Run: there is to be no other after it
 		}
@@ -221,7 +221,7 @@ func (s *server) replaceListeners() error {
 		return err
 	}
 	if home, ok := s.owner.published(); ok && home == s.at.Home && s.at.Address == "" {
-		return s.web.admit(s.owner.o.Access)
+		return s.web.admit(s.owner.access())
 	}
 	return nil
 }
@@ -274,7 +274,7 @@ func (w *Web) choose() {
 			best = w.live
 		}
 		if s != best && s.leaving == nil {
-			s.leaving = newDeparture(time.Now().Add(w.o.Drain))
+			s.leaving = newDeparture(time.Now().Add(w.drain()))
 		}
 	}
 }

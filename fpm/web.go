@@ -156,7 +156,7 @@ func (w *Web) rescue(ctx context.Context, jobs *sync.WaitGroup) {
 		return
 	}
 	jobs.Go(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.o.Drain) // superd's end waits for the answers
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.drain()) // superd's end waits for the answers
 		defer cancel()
 		err := w.hand(ctx, l, live)
 		if err = errors.Join(err, p.free(seat)); err != nil {
@@ -346,7 +346,7 @@ func (w *Web) Stop(ctx context.Context) error {
 	}
 	for _, s := range all {
 		if !s.isLeaving() {
-			if err := s.depart(newDeparture(time.Now().Add(w.o.Drain))); err != nil {
+			if err := s.depart(newDeparture(time.Now().Add(w.drain()))); err != nil {
 				return fmt.Errorf("stop %s: %w", w.name(), err)
 			}
 		}

@@ -84,7 +84,7 @@ type ahead struct {
 func (s *Switcher) try(q Request, mine *turn) (*running, ahead, error) {
 	for {
 		s.mu.Lock()
-		before := s.state
+		before, forward := s.state, !s.o.AutoRollback
 		a, err := s.inTheWay(q, mine)
 		s.mu.Unlock()
 		if err != nil {
@@ -97,7 +97,7 @@ func (s *Switcher) try(q Request, mine *turn) (*running, ahead, error) {
 		if q.watched && to.Dir == before.Previous.Dir { // so is a rollback of a deploy tool
 			q.Kind = KindRollback
 		}
-		keep := !s.o.AutoRollback || exists(filepath.Join(to.Dir, noRollback))
+		keep := forward || exists(filepath.Join(to.Dir, noRollback))
 		r, err := s.accept(q, to, keep, before)
 		if !errors.Is(err, errOutdated) {
 			return r, ahead{}, err
@@ -117,6 +117,11 @@ func (s *Switcher) inTheWay(q Request, mine *turn) (ahead, error) {
 		return ahead{s.changed, true}, &Refusal{
 			Kind: ErrBusy, Why: "superd has just started and is still bringing up " + s.state.Live.String(),
 			Hint: "wait for it: superctl status, or --lock-wait",
+		}
+	case s.current == nil && s.quiet:
+		return ahead{s.changed, true}, &Refusal{
+			Kind: ErrBusy, Why: "the configuration of the app is being changed",
+			Hint: "ask again in a moment, or --lock-wait",
 		}
 	case s.current == nil:
 		return ahead{}, nil

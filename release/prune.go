@@ -18,7 +18,7 @@ const trash = ".trash-"
 // ones first. It never deletes what is live or was before, what processes run
 // from, what current leads to, or what is newer: that may be still on its way up.
 func (t *Tree) prune(ctx context.Context, from, to Generation) error {
-	if t.KeepReleases <= 0 {
+	if t.terms().KeepReleases <= 0 {
 		return nil
 	}
 	dirs, err := t.list()
@@ -45,21 +45,21 @@ func (t *Tree) keep(ctx context.Context, dirs []fs.FileInfo, from, to Generation
 	for _, d := range dirs {
 		there[d.Name()] = true
 	}
-	keep := map[string]bool{to.Release: true}
+	keep, most := map[string]bool{to.Release: true}, t.terms().KeepReleases
 	if !from.IsZero() {
 		keep[from.Release] = true
 	}
 	if t.Good != nil {
 		for _, g := range t.Good() {
 			// Two at least: after a restart of the same release that is the way back.
-			if there[g.Release] && len(keep) < max(2, t.KeepReleases) {
+			if there[g.Release] && len(keep) < max(2, most) {
 				keep[g.Release] = true
 			}
 		}
 	}
 	older := false
 	for _, d := range dirs { // fewer good ones than wanted: others count
-		if older && len(keep) < t.KeepReleases {
+		if older && len(keep) < most {
 			keep[d.Name()] = true
 		}
 		older = older || d.Name() == to.Release

@@ -25,6 +25,7 @@ type Switcher struct {
 	current  *running                // nil: no switch is going on
 	queued   *turn                   // the newest one who waits for the end of it
 	settling bool                    // what an earlier superd left is not settled yet
+	quiet    bool                    // Quiet: nothing is begun
 	stopped  bool                    // Run has ended
 	trouble  string                  // why what is to be live is not wholly so
 	linkWord string                  // what is wrong with the link
@@ -149,8 +150,11 @@ func (s *Switcher) perform(ctx context.Context, r *running, how func(*Switch, co
 
 // machine is a Switch with all that it needs but an audience.
 func (s *Switcher) machine(r Record) *Switch {
+	s.mu.Lock()
+	limits := s.o.Limits
+	s.mu.Unlock()
 	return &Switch{
-		Record: r, Parts: s.o.Parts, Journal: s.o.Journal, Limits: s.o.Limits,
+		Record: r, Parts: s.o.Parts, Journal: s.o.Journal, Limits: limits,
 		Progress: s.progress, Stop: s.stop, Failpoint: s.o.Failpoint, Tell: s.tell,
 	}
 }

@@ -40,6 +40,8 @@ type Tree struct {
 	InUse         func() map[string]bool                                              // directories that processes run from; may be nil
 	Good          func() []Generation                                                 // that were live, last first; may be nil
 
+	changing sync.RWMutex // guards what Terms are about
+
 	moving sync.Mutex // is held while the link is moved from here
 	moves  uint64     // how often it was
 	put    string     // where to, last
@@ -93,12 +95,12 @@ func (t *Tree) Prepare(ctx context.Context, from, to Generation) error {
 	if _, kind := About(ctx); kind == KindRollback {
 		return nil
 	}
-	return t.hook(ctx, "before", t.Before, from, to)
+	return t.hook(ctx, "before", t.terms().Before, from, to)
 }
 
 // Finish runs the after hook and prunes old releases that nothing runs from.
 func (t *Tree) Finish(ctx context.Context, from, to Generation) error {
-	hook := t.hook(ctx, "after", t.After, from, to)
+	hook := t.hook(ctx, "after", t.terms().After, from, to)
 	for i := range spares {
 		_ = os.Remove(t.spareName(i)) // the next Prepare makes them anew
 	}
@@ -211,11 +213,12 @@ func (t *Tree) list() ([]fs.FileInfo, error) {
 
 // complete tells whether a release has what it must have, as the app's user sees it.
 func (t *Tree) complete(dir string) error {
-	return asUser(t.UID, t.GID, t.Groups, func() error {
+	terms := t.terms()
+	return asUser(terms.UID, terms.GID, terms.Groups, func() error {
 		if _, err := os.ReadDir(dir); err != nil {
 			return fmt.Errorf("the app's user cannot read the release: %w", err)
 		}
-		for _, name := range t.Required {
+		for _, name := range terms.Required {
 			file, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|unix.O_NONBLOCK, 0)
 			if errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("the release is not complete: %w", err)

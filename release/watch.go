@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -27,6 +28,9 @@ type LinkWatch struct {
 	moves []time.Time // to another place, by others
 	begun bool        // a switch to what is seen, which need not be repeated
 	said  string
+
+	mu   sync.Mutex
+	next *LinkOptions // nil: those that hold are the last ones
 }
 
 // LinkOptions say what a LinkWatch may do.
@@ -72,6 +76,7 @@ func (w *LinkWatch) Run(ctx context.Context) error {
 // look again at the latest. How the app stands is asked first: a link that is seen
 // after that can only be newer.
 func (w *LinkWatch) look(ctx context.Context, now time.Time) time.Duration {
+	w.renew()
 	shot := w.s.Snapshot()
 	w.take(w.s.o.Tree.look(), now)
 	if shot.Hold != nil || shot.Current != nil && shot.Current.Watched && shot.Current.By != (By{}) {

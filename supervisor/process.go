@@ -119,11 +119,8 @@ const (
 // respawn runs what is committed then, not what was at the first start. hear is
 // called from Run, in order, and must not block.
 func NewProcess(c *Children, name string, p Policy, spec func(context.Context) (Spec, error), hear func(ProcessEvent)) *Process {
-	if p.Proof == nil {
-		p.Proof = func(context.Context, *Child) error { return nil }
-	}
 	return &Process{
-		name: name, children: c, policy: p, spec: spec, hear: hear,
+		name: name, children: c, policy: p.orDefaults(), spec: spec, hear: hear,
 		wake: make(chan struct{}, 1), gone: make(chan struct{}), changed: make(chan struct{}),
 		up: make(chan struct{}), kill: make(chan struct{}),
 		wanted: wantUp, state: Stopped, since: time.Now(),
@@ -152,7 +149,7 @@ func (p *Process) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case err != nil:
 			p.fails++
-			pause = p.policy.Backoff.Pause(p.fails)
+			pause = p.terms().Backoff.Pause(p.fails)
 			p.move(Backing, ProcessEvent{Err: err})
 		default:
 			l, err := p.live(ctx, child)
@@ -233,7 +230,7 @@ func (p *Process) live(ctx context.Context, c *Child) (life, error) {
 	var proving sync.WaitGroup
 	defer proving.Wait()
 	defer cancel()
-	proving.Go(func() { proof <- p.policy.Proof(pctx, c) })
+	proving.Go(func() { proof <- p.terms().Proof(pctx, c) })
 	var l life
 	for {
 		if s, leave := p.leaving(c); leave {
@@ -303,7 +300,8 @@ func (p *Process) stop(ctx context.Context, c *Child) error {
 	var stopping sync.WaitGroup
 	defer stopping.Wait()
 	stopping.Go(func() {
-		_, _, err := c.Stop(ctx, p.policy.StopSignal, p.policy.StopTimeout, now)
+		policy := p.terms()
+		_, _, err := c.Stop(ctx, policy.StopSignal, policy.StopTimeout, now)
 		over <- err
 	})
 	for {
@@ -330,9 +328,9 @@ func (p *Process) stop(ctx context.Context, c *Child) error {
 // before the next life. The first life after one that had proved itself, or that
 // ended as planned, comes at once.
 func (p *Process) after(c *Child, l life) time.Duration {
-	exit := c.Exit()
+	exit, policy := c.Exit(), p.terms()
 	asked := l.failed == nil && (!c.Told().IsZero() || exit.Killed)
-	planned := asked || l.failed == nil && exit.Planned(p.policy.Planned)
+	planned := asked || l.failed == nil && exit.Planned(policy.Planned)
 	ended := ProcessEvent{Child: c, Exit: &exit, Planned: planned, Proved: l.proved, Err: l.failed}
 	if err := c.Acknowledge(); err != nil {
 		ended.Err = errors.Join(ended.Err, fmt.Errorf("acknowledge the exit of %s: %w", p.name, err))
@@ -343,14 +341,14 @@ func (p *Process) after(c *Child, l life) time.Duration {
 	case asked, planned && l.proved:
 		p.fails = 0
 		return 0
-	case exit.Ran >= p.policy.Backoff.ResetAfter:
+	case exit.Ran >= policy.Backoff.ResetAfter:
 		p.fails = 0
 	}
 	p.fails++
 	if l.proved {
-		return p.policy.Backoff.Pause(p.fails - 1)
+		return policy.Backoff.Pause(p.fails - 1)
 	}
-	return p.policy.Backoff.Pause(p.fails)
+	return policy.Backoff.Pause(p.fails)
 }
 
 // release lets go of a child that has ended and tells the state that follows.

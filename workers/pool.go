@@ -29,7 +29,7 @@ func (p *pool) slotName(slot int) string { return fmt.Sprintf("%s:%d", p.name(),
 
 // canary starts the canaries of g and waits for their proof. It touches no other.
 func (p *pool) canary(ctx context.Context, g release.Generation) error {
-	if p.Order == StopFirst {
+	if p.now().Order == StopFirst {
 		return nil
 	}
 	f := p.fleet
@@ -67,7 +67,7 @@ func (p *pool) rotate(ctx context.Context, g release.Generation) error {
 		}
 		f.progress()
 		var every func()
-		if p.Order == StopFirst {
+		if p.now().Order == StopFirst {
 			every = p.patience()
 		}
 		err = f.await(ctx, every, func() (bool, error) { return p.finish(slots, g) })
@@ -81,7 +81,7 @@ func (p *pool) rotate(ctx context.Context, g release.Generation) error {
 // patience is a sign of life while workers end: that has a limit of its own, unless
 // it is forever.
 func (p *pool) patience() func() {
-	if p.StopTimeout == supervisor.Forever {
+	if p.now().StopTimeout == supervisor.Forever {
 		return nil
 	}
 	return p.fleet.progress

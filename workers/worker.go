@@ -58,11 +58,17 @@ const nextTurn = 10000
 
 func newWorker(p *pool, slot, turn int, g release.Generation) *worker {
 	w := &worker{pool: p, slot: slot, turn: turn, at: g, dropped: make(chan struct{}), gone: make(chan struct{})}
-	w.process = supervisor.NewProcess(p.fleet.o.Children, w.name(), supervisor.Policy{
+	w.process = supervisor.NewProcess(p.fleet.o.Children, w.name(), w.policy(), w.spec, w.hear)
+	return w
+}
+
+// policy is how its pool says that it is kept up. The mutex is held.
+func (w *worker) policy() supervisor.Policy {
+	p := w.pool
+	return supervisor.Policy{
 		Restart: supervisor.Always, Backoff: p.Backoff, Planned: p.Planned, Proof: w.proof,
 		StopSignal: p.StopSignal, StopTimeout: p.StopTimeout,
-	}, w.spec, w.hear)
-	return w
+	}
 }
 
 // Adopt takes a worker that an earlier superd has started; false: it is not ours.
@@ -181,7 +187,7 @@ func (p *pool) remove(w *worker) {
 
 // spec is what the pool says, with the identity of this worker.
 func (w *worker) spec(context.Context) (supervisor.Spec, error) {
-	p := w.pool
+	p := w.pool.now()
 	s, err := p.Spec(w.slot+w.turn*nextTurn, w.at)
 	if err != nil {
 		return s, fmt.Errorf("describe %s: %w", w.name(), err)
@@ -191,11 +197,11 @@ func (w *worker) spec(context.Context) (supervisor.Spec, error) {
 		s.Slot = fmt.Sprintf("%s#%d", s.Slot, w.turn)
 	}
 	if s.Log == "" {
-		s.Log = filepath.Join(p.fleet.o.App, fmt.Sprintf("%s-%d.log", p.Name, w.slot))
+		s.Log = filepath.Join(w.pool.fleet.o.App, fmt.Sprintf("%s-%d.log", p.Name, w.slot))
 	}
 	s.StopSignal, s.StopTimeout = p.StopSignal, p.StopTimeout
 	s.Note, err = json.Marshal(note{&identity{
-		App: p.fleet.o.App, Pool: p.Name, Slot: w.slot, Turn: w.turn, At: w.at,
+		App: w.pool.fleet.o.App, Pool: p.Name, Slot: w.slot, Turn: w.turn, At: w.at,
 		StopSignal: p.StopSignal, StopTimeout: p.StopTimeout,
 	}})
 	return s, err
@@ -206,7 +212,7 @@ func (w *worker) proof(ctx context.Context, c *supervisor.Child) error {
 	if w.isKnown() {
 		return nil
 	}
-	return w.pool.Proof(w.slot+w.turn*nextTurn, w.at)(ctx, c)
+	return w.pool.now().Proof(w.slot+w.turn*nextTurn, w.at)(ctx, c)
 }
 
 // isKnown tells whether its present life proved itself to an earlier superd.

@@ -111,7 +111,7 @@ func (c *cli) command() *cobra.Command {
 	flags.BoolVar(&c.json, "json", false, "print JSON, for programs")
 	root.AddCommand(c.statusCommand(), c.switchCommand(), c.rollbackCommand(), c.abortCommand(), c.holdCommand(), c.resumeCommand(),
 		c.releasesCommand(), c.historyCommand(), c.startCommand(), c.stopCommand(), c.restartCommand(), c.signalCommand(),
-		c.scaleCommand(), c.logsCommand(), c.eventsCommand(), c.metricsCommand(), c.topCommand(), c.checkCommand(), c.doctorCommand(), c.shutdownCommand(), c.versionCommand())
+		c.scaleCommand(), c.logsCommand(), c.eventsCommand(), c.metricsCommand(), c.topCommand(), c.checkCommand(), c.reloadCommand(), c.doctorCommand(), c.shutdownCommand(), c.versionCommand())
 	root.AddCommand(c.upgradeCommand())
 	root.AddCommand(c.importCommand())
 	root.AddCommand(c.attachCommand(), c.clearCommand())

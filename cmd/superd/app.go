@@ -24,7 +24,7 @@ import (
 // release to another.
 type app struct {
 	name     string
-	cfg      *config.App
+	conf     atomic.Pointer[config.App] // as it holds now: a reload puts another one in its place
 	daemon   *daemon
 	around   surroundings
 	hooks    *hooks
@@ -33,12 +33,16 @@ type app struct {
 	fleet    *workers.Fleet
 	watcher  *check.Watcher
 	canary   *check.Watcher
+	verifier *check.Verifier
 	switcher *release.Switcher
 	link     *release.LinkWatch
+	parts    *stagePart // what runs for it, but for its switches
+	switches *stagePart
 
 	journal *release.FileJournal
 	state   *release.StateFile
 	webDown atomic.Bool    // a person has stopped PHP-FPM: that it does not serve is no problem
+	leaving atomic.Bool    // it is no longer configured, and on its way out
 	copying sync.WaitGroup // of lines, for fpmLines
 
 	mu   sync.Mutex
@@ -56,7 +60,9 @@ const (
 )
 
 func (d *daemon) newApp(cfg *config.App) (*app, error) {
-	a := &app{name: cfg.Name, cfg: cfg, daemon: d, around: newSurroundings(cfg), web: noWeb{}}
+	a := &app{name: cfg.Name, daemon: d, web: noWeb{}}
+	a.conf.Store(cfg)
+	a.around = newSurroundings(a.cfg)
 	a.hooks = &hooks{around: a.around, children: d.children}
 	if cfg.FPM != nil {
 		if err := a.newWeb(); err != nil {
@@ -67,21 +73,37 @@ func (d *daemon) newApp(cfg *config.App) (*app, error) {
 		App: a.name, Pools: a.pools(), Children: d.children, Log: d.log, MaxFailures: cfg.Switch.MaxFailures, Tell: a.heardWorkers, Progress: a.rotated,
 	})
 	site := a.site()
-	watch := check.WatchOptions{
-		For: cfg.Switch.Watch, MaxFailures: cfg.Switch.MaxFailures,
-		MaxErrorRate: cfg.Switch.MaxErrorRate, MinRequests: cfg.Switch.MinRequests,
-	}
-	a.watcher = check.NewWatcher(site, a.checks(), watch)
-	watch.For = cfg.Switch.CanaryTime
-	a.canary = check.NewCanary(site, a.checks(), watch, a.shared)
+	a.watcher = check.NewWatcher(site, a.checks(), a.watching())
+	a.canary = check.NewCanary(site, a.checks(), a.watchingCanary(), a.shared)
+	a.verifier = check.NewVerifier(site, a.checks(), a.warmup())
 	tree, err := a.tree()
 	if err != nil {
 		return nil, err
 	}
-	return a, a.newSwitcher(tree, check.NewVerifier(site, a.checks(), a.warmup()))
+	return a, a.newSwitcher(tree)
 }
 
-func (a *app) newSwitcher(tree *release.Tree, verifier *check.Verifier) error {
+// cfg is the app's configuration as it holds now.
+func (a *app) cfg() *config.App { return a.conf.Load() }
+
+func (a *app) watching() check.WatchOptions {
+	s := a.cfg().Switch
+	return check.WatchOptions{For: s.Watch, MaxFailures: s.MaxFailures, MaxErrorRate: s.MaxErrorRate, MinRequests: s.MinRequests}
+}
+
+// watchingCanary is watching, for as long as a candidate has a part of the users.
+func (a *app) watchingCanary() check.WatchOptions {
+	o := a.watching()
+	o.For = a.cfg().Switch.CanaryTime
+	return o
+}
+
+func (a *app) following() release.LinkOptions {
+	s := a.cfg().Switch
+	return release.LinkOptions{Follow: s.FollowLink, Settle: s.Settle, Grace: s.MissingGrace}
+}
+
+func (a *app) newSwitcher(tree *release.Tree) error {
 	d := a.daemon
 	dir := filepath.Join(d.cfg.StateDir, "apps", a.name)
 	var damaged, err error
@@ -102,22 +124,21 @@ func (a *app) newSwitcher(tree *release.Tree, verifier *check.Verifier) error {
 	}
 	a.switcher = release.NewSwitcher(release.Options{
 		App: a.name, Tree: tree,
-		Parts:   release.Parts{Files: tree, Web: a.web, Workers: a.fleet, Checks: verifier, Traffic: liveTraffic{a}},
+		Parts:   release.Parts{Files: tree, Web: a.web, Workers: a.fleet, Checks: a.verifier, Traffic: liveTraffic{a}},
 		Journal: a.journal, State: a.state, History: history,
 		Limits:       a.limits(),
-		AutoRollback: a.cfg.Switch.AutoRollback,
-		CanaryShare:  a.cfg.Switch.CanaryShare / 100,
+		AutoRollback: a.cfg().Switch.AutoRollback,
+		CanaryShare:  a.cfg().Switch.CanaryShare / 100,
 		Tell:         a.heardSwitch, Failpoint: failpoint(), BootID: bootID(), Log: d.log,
 	})
-	s := a.cfg.Switch
-	a.link = release.NewLinkWatch(a.switcher, release.LinkOptions{Follow: s.FollowLink, Settle: s.Settle, Grace: s.MissingGrace})
+	a.link = release.NewLinkWatch(a.switcher, a.following())
 	return nil
 }
 
 // limits are nets behind what the configuration says: a step that has a deadline of
 // its own is to end by that, with its own words.
 func (a *app) limits() release.Limits {
-	s := a.cfg.Switch
+	s := a.cfg().Switch
 	margin := min(time.Minute, s.ProgressDeadline/10+2*time.Second)
 	l := release.Limits{
 		Prepare: 10 * time.Minute, Verify: s.ProgressDeadline + margin, Rotate: s.ProgressDeadline + margin,
@@ -129,7 +150,7 @@ func (a *app) limits() release.Limits {
 	if s.After != nil {
 		l.Finish += s.After.Timeout
 	}
-	for _, c := range a.cfg.Checks {
+	for _, c := range a.cfg().Checks {
 		l.Verify = max(l.Verify, c.Deadline+2*c.Timeout+margin)
 	}
 	return l
@@ -140,9 +161,9 @@ func (a *app) tree() (*release.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := a.cfg.Switch
+	s := a.cfg().Switch
 	t := &release.Tree{
-		App: a.name, Root: a.cfg.Root, Releases: a.cfg.Releases, Current: a.cfg.Current, Required: s.Required,
+		App: a.name, Root: a.cfg().Root, Releases: a.cfg().Releases, Current: a.cfg().Current, Required: s.Required,
 		UID: who.UID, GID: who.GID, Groups: who.Groups,
 		MinFreeBytes: minFreeBytes, MinFreeInodes: minFreeInodes, KeepReleases: s.KeepReleases,
 		Before: hookOf(s.Before), After: hookOf(s.After), RunHook: a.hooks.run, InUse: a.inUse,
@@ -175,7 +196,7 @@ func (a *app) inUse() map[string]bool {
 }
 
 func (a *app) newWeb() error {
-	f, d := a.cfg.FPM, a.daemon
+	f, d := a.cfg().FPM, a.daemon
 	access, err := fpm.Allow(f.ListenOwner, f.ListenGroup, f.ListenMode)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
@@ -191,7 +212,7 @@ func (a *app) newWeb() error {
 
 // fpmPool is how PHP-FPM runs generation g.
 func (a *app) fpmPool(g release.Generation) (fpm.Pool, error) {
-	f := a.cfg.FPM
+	f := a.cfg().FPM
 	who, err := a.around.credential()
 	if err != nil {
 		return fpm.Pool{}, err
@@ -264,8 +285,8 @@ func (a *app) site() check.Site {
 		Progress: a.progress,
 	}
 	if a.fpm != nil {
-		s.DocumentRoot, s.Socket, s.Traffic, s.Tail = a.cfg.FPM.DocumentRoot, a.fpm.Socket, a.fpm.Traffic, a.fpm.Tail
-		s.Alone = fpm.Handoff(a.cfg.FPM.Handoff) == fpm.Reload
+		s.DocumentRoot, s.Socket, s.Traffic, s.Tail = a.cfg().FPM.DocumentRoot, a.fpm.Socket, a.fpm.Traffic, a.fpm.Tail
+		s.Alone = fpm.Handoff(a.cfg().FPM.Handoff) == fpm.Reload
 	}
 	return s
 }
@@ -289,7 +310,7 @@ func (a *app) process(command []string, slot int, g release.Generation, env map[
 		return check.Process{}, err
 	}
 	p := check.Process{Argv: s.Argv, Env: s.Env, Dir: s.Dir}
-	if a.cfg.User != "" {
+	if a.cfg().User != "" {
 		p.Credential = &syscall.Credential{Uid: s.User.UID, Gid: s.User.GID, Groups: s.User.Groups}
 	}
 	return p, nil
@@ -297,7 +318,7 @@ func (a *app) process(command []string, slot int, g release.Generation, env map[
 
 func (a *app) checks() []check.Check {
 	var all []check.Check
-	for _, c := range a.cfg.Checks {
+	for _, c := range a.cfg().Checks {
 		all = append(all, check.Check{
 			Name: c.Name, Phase: c.Phase, Kind: c.Kind, Path: c.Path, Script: c.Script, URL: c.URL, Address: c.Address,
 			Command: c.Command, Status: c.Status, Body: c.Body, Headers: c.Headers, Interval: c.Interval, Timeout: c.Timeout,
@@ -308,10 +329,10 @@ func (a *app) checks() []check.Check {
 }
 
 func (a *app) warmup() []string {
-	if a.cfg.FPM == nil {
+	if a.cfg().FPM == nil {
 		return nil
 	}
-	return a.cfg.FPM.Warmup
+	return a.cfg().FPM.Warmup
 }
 
 func (a *app) progress() { a.switcher.Progress() }
@@ -321,13 +342,32 @@ func (a *app) adopt(c *supervisor.Child) bool {
 	return a.fpm != nil && a.fpm.Adopt(c) || a.fleet.Adopt(c) || a.hooks.adopt(c)
 }
 
-// add puts what runs for the app into the daemon's group.
-func (a *app) add(g *supervisor.Group) {
-	g.Add(a.name+": hooks", a.hooks.Run)
+// run is what runs for the app, but for its switches.
+func (a *app) run(ctx context.Context) error {
+	var g supervisor.Group
+	g.Add("hooks", a.hooks.Run)
 	if a.fpm != nil {
-		g.Add(a.name+": fpm", a.fpm.Run)
+		g.Add("fpm", a.fpm.Run)
 	}
-	g.Add(a.name+": workers", a.fleet.Run)
+	g.Add("workers", a.fleet.Run)
+	return untilTold(ctx, &g)
+}
+
+// untilTold runs what is to run until it is stopped: an end of its own is a failure.
+func untilTold(ctx context.Context, g *supervisor.Group) error {
+	err := g.Run(ctx)
+	if err == nil && ctx.Err() == nil {
+		return errors.New("ended by itself")
+	}
+	return err
+}
+
+// runSwitches moves it from release to release. It relies on what run runs.
+func (a *app) runSwitches(ctx context.Context) error {
+	var g supervisor.Group
+	g.Add("switches", a.switcher.Run)
+	g.Add("link", a.link.Run)
+	return untilTold(ctx, &g)
 }
 
 // stop ends everything of the app: no new request gets in, those that are in are

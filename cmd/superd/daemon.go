@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,17 +27,18 @@ import (
 
 // daemon is superd: every part of it, and nothing but the parts.
 type daemon struct {
-	cfg     *config.Config
-	refused error // the configuration file is broken; cfg is the last good one
-	log     *slog.Logger
-	began   time.Time
+	file  string         // the configuration file
+	cfg   *config.Config // that this superd began with: its own directories and socket are there for good
+	holds atomic.Pointer[config.Config]
+	log   *slog.Logger
+	level *slog.LevelVar // of log
+	began time.Time
 
 	events   *control.Events
 	notify   *notify.Server
 	output   *output.Store
 	logs     logRules
 	children *supervisor.Children
-	apps     []*app // by name
 	socket   *control.Socket
 	server   *control.Server
 	metrics  net.Listener // nil: nobody asks for them but on the control socket
@@ -44,6 +47,15 @@ type daemon struct {
 
 	end      context.CancelFunc // begins the shutdown
 	leftover []*supervisor.Child
+
+	running   *stage        // what runs for each app
+	switching *stage        // and its switches
+	work      *stage        // what a reload has begun and nobody waits for
+	reloading chan struct{} // one reload at a time
+
+	mu      sync.Mutex
+	apps    []*app // by name
+	refused error  // the configuration file is broken, and the last good one holds
 }
 
 // serve runs the daemon until ctx ends, then stops all that it runs.
@@ -63,7 +75,8 @@ func serve(ctx context.Context, file, state string) error {
 	if err := succession.stepUp(cfg); err != nil {
 		return err
 	}
-	d := &daemon{succession: succession, cfg: cfg, refused: refused, log: newLog(cfg.Log, os.Stderr), began: time.Now()}
+	d := newDaemon(file, cfg)
+	d.succession, d.refused = succession, refused
 	if refused != nil {
 		d.log.Error("the configuration is refused; going on with the last good one", "file", file, "error", refused)
 	}
@@ -80,7 +93,19 @@ func serve(ctx context.Context, file, state string) error {
 			d.log.Warn("the configuration cannot be kept for the case of a crash", "error", err)
 		}
 	}
+	d.finishReload()
 	return d.run(ctx)
+}
+
+func newDaemon(file string, cfg *config.Config) *daemon {
+	d := &daemon{
+		file: file, cfg: cfg, level: new(slog.LevelVar), began: time.Now(),
+		running: newStage(), switching: newStage(), work: newStage(), reloading: make(chan struct{}, 1),
+	}
+	d.level.Set(logLevel(cfg.Log.Level))
+	d.log = newLog(cfg.Log, d.level, os.Stderr)
+	d.holds.Store(cfg)
+	return d
 }
 
 // open builds every part. Nothing is started.
@@ -110,7 +135,7 @@ func (d *daemon) open(ctx context.Context, keeper string) (err error) {
 		if err != nil {
 			return fmt.Errorf("app %s: %w", d.cfg.Apps[i].Name, err)
 		}
-		d.apps = append(d.apps, a)
+		d.addApp(a)
 	}
 	d.adopt()
 	return d.newServer(ctx)
@@ -120,7 +145,7 @@ func (d *daemon) open(ctx context.Context, keeper string) (err error) {
 func (d *daemon) adopt() {
 	for _, c := range d.children.Adopted() {
 		owned := false
-		for _, a := range d.apps {
+		for _, a := range d.allApps() {
 			owned = owned || a.adopt(c)
 		}
 		if !owned {
@@ -143,9 +168,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.metrics != nil {
 		g.Add("metrics", func(ctx context.Context) error { return d.server.ServeMetrics(ctx, d.metrics) })
 	}
-	for _, a := range d.apps {
-		a.add(&g)
-	}
+	g.Add("apps", d.running.Run)
 	stopping := make(chan struct{})
 	g.Add("shutdown", func(turn context.Context) error {
 		<-turn.Done()
@@ -155,10 +178,8 @@ func (d *daemon) run(ctx context.Context) error {
 		}
 		return nil
 	})
-	for _, a := range d.apps {
-		g.Add(a.name+": switches", a.switcher.Run)
-		g.Add(a.name+": link", a.link.Run)
-	}
+	g.Add("switches", d.switching.Run)
+	g.Add("reloads", d.work.Run)
 	laidDown := make(chan struct{})
 	var leaving sync.WaitGroup
 	leaving.Go(func() { d.leaveInTime(laidDown) })
@@ -192,18 +213,21 @@ func (d *daemon) heed(ctx context.Context) error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
-	var upgrading sync.WaitGroup
-	defer upgrading.Wait()
+	var heeding sync.WaitGroup
+	defer heeding.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case s := <-signals:
-			if s == syscall.SIGUSR2 {
-				upgrading.Go(func() { _, _ = d.Upgrade(ctx, control.UpgradeRequest{}, release.By{User: "SIGUSR2"}) }) // is logged
-				continue
+			switch s {
+			case syscall.SIGHUP:
+				heeding.Go(func() { _, _ = d.Reload(ctx, false, release.By{User: "SIGHUP"}) }) // is logged
+			case syscall.SIGUSR2:
+				heeding.Go(func() { _, _ = d.Upgrade(ctx, control.UpgradeRequest{}, release.By{User: "SIGUSR2"}) }) // likewise
+			default:
+				d.log.Warn("signal has no meaning in this version", "signal", s.String(), "hint", "SIGHUP reloads the configuration, SIGUSR2 upgrades superd")
 			}
-			d.log.Warn("signal has no meaning in this version", "signal", s.String(), "hint", "a changed configuration is read when superd starts")
 		}
 	}
 }
@@ -217,7 +241,7 @@ func (d *daemon) stopAll(turn context.Context) {
 		d.log.Warn("systemd cannot be told", "error", err)
 	}
 	var apps sync.WaitGroup
-	for _, a := range d.apps {
+	for _, a := range d.allApps() {
 		apps.Go(func() { a.stop(ctx) })
 	}
 	apps.Wait()
@@ -231,7 +255,7 @@ func (d *daemon) close() error {
 	if d.notify != nil {
 		errs = append(errs, d.notify.Close())
 	}
-	for _, a := range d.apps {
+	for _, a := range d.allApps() {
 		errs = append(errs, a.close())
 	}
 	if d.children != nil { // last: when this is done the next superd begins
@@ -244,13 +268,21 @@ func (d *daemon) close() error {
 // longer may take to finish.
 const leftoverPatience = 90 * time.Second
 
+// gentle is the signal on which a process of that name finishes what it has in hand.
+func gentle(name string) syscall.Signal {
+	if strings.HasSuffix(name, "/fpm") {
+		return syscall.SIGQUIT // on SIGTERM it cuts requests
+	}
+	return syscall.SIGTERM
+}
+
 // runLeftovers ends what an earlier superd ran and this one has no use for.
 func (d *daemon) runLeftovers(ctx context.Context) error {
 	var ending sync.WaitGroup
 	for _, c := range d.leftover {
 		d.log.Warn("ending a process that the configuration does not know", "name", c.Name(), "pid", c.PID())
 		ending.Go(func() {
-			exit, _, err := c.Stop(ctx, syscall.SIGTERM, leftoverPatience, nil)
+			exit, _, err := c.Stop(ctx, gentle(c.Name()), leftoverPatience, nil)
 			if err == nil {
 				err = c.Acknowledge()
 			}
@@ -265,7 +297,7 @@ func (d *daemon) runLeftovers(ctx context.Context) error {
 }
 
 func (d *daemon) app(name string) (*app, error) {
-	for _, a := range d.apps {
+	for _, a := range d.allApps() {
 		if a.name == name {
 			return a, nil
 		}

@@ -70,7 +70,7 @@ func compareDescriptors(processes int, limit uint64) error {
 // roomToScale refuses, before anything is spawned, a size that the limit can't bear.
 func (d *daemon) roomToScale(all []target, processes int) error {
 	sizes, grows := map[string]int{}, false
-	for _, a := range d.apps {
+	for _, a := range d.allApps() {
 		for _, p := range a.fleet.Status() {
 			sizes[a.name+"/"+p.Name] = p.Wanted
 		}
@@ -84,7 +84,7 @@ func (d *daemon) roomToScale(all []target, processes int) error {
 	if !grows {
 		return nil
 	}
-	err := tooFewDescriptors(mostProcesses(d.cfg, func(app *config.App, w *config.Worker) int { return sizes[app.Name+"/"+w.Name] }))
+	err := tooFewDescriptors(mostProcesses(d.config(), func(app *config.App, w *config.Worker) int { return sizes[app.Name+"/"+w.Name] }))
 	if err != nil {
 		return &control.Error{Kind: control.Rejected, Message: err.Error(), Hint: "nothing was changed; the limit counts from the next start of superd on"}
 	}

@@ -120,7 +120,7 @@ func (b *begun) await(ctx context.Context) error {
 	return nil
 }
 
-func (h *hooks) name() string { return h.around.app.Name + "/hook" }
+func (h *hooks) name() string { return h.around.app().Name + "/hook" }
 
 func (h *hooks) slot(switchID string) string { return h.name() + "@" + switchID }
 
@@ -301,7 +301,7 @@ func (b *begun) advice() string {
 
 // when is which of the app's hooks it is.
 func (h *hooks) when(hook release.Hook) string {
-	s := h.around.app.Switch
+	s := h.around.app().Switch
 	is := func(c *config.Hook) bool {
 		return c != nil && c.Timeout == hook.Timeout && slices.Equal(c.Command, hook.Command)
 	}

@@ -53,7 +53,7 @@ func (r *hookRig) superd() *life {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hooks{around: newSurroundings(r.app), children: children}
+	h := &hooks{around: newSurroundings(func() *config.App { return r.app }), children: children}
 	for _, c := range children.Adopted() {
 		if !h.adopt(c) {
 			t.Errorf("%s has no owner", c.Name())

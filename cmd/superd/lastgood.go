@@ -14,7 +14,12 @@ import (
 // to the configuration file meanwhile. So each configuration that was accepted is
 // kept, and stands in for one that is refused.
 
-const lastGoodName = "config.good.json"
+// What the processes that run were started by can be an older one, for a reload takes
+// its time: see finishReload.
+const (
+	lastGoodName = "config.good.json"    // accepted last
+	appliedName  = "config.applied.json" // holds for everything that runs
+)
 
 // loadOrLastGood reads the configuration at file. If it is refused and an earlier
 // one was accepted, that one is returned, together with why it had to be.
@@ -51,12 +56,14 @@ func readLastGood(path, file string) (*config.Config, error) {
 }
 
 // keepLastGood is best effort: on a full disk the one kept before stays.
-func keepLastGood(cfg *config.Config, file string) error {
+func keepLastGood(cfg *config.Config, file string) error { return keepConfig(cfg, file, lastGoodName) }
+
+func keepConfig(cfg *config.Config, file, name string) error {
 	b, err := json.Marshal(lastGood{File: file, Config: *cfg})
 	if err != nil {
 		return fmt.Errorf("keep the configuration: %w", err)
 	}
-	path := filepath.Join(cfg.StateDir, lastGoodName)
+	path := filepath.Join(cfg.StateDir, name)
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // it may hold secrets
 	if err != nil {
 		return fmt.Errorf("keep the configuration: %w", err)

@@ -17,7 +17,7 @@ import (
 
 // newLog is superd's own log: text on a terminal, the journal under systemd, else
 // JSON, unless the configuration says otherwise.
-func newLog(l config.Log, to *os.File) *slog.Logger {
+func newLog(l config.Log, level slog.Leveler, to *os.File) *slog.Logger {
 	format := l.Format
 	if format == "auto" {
 		format = "json"
@@ -27,7 +27,7 @@ func newLog(l config.Log, to *os.File) *slog.Logger {
 			format = "text"
 		}
 	}
-	return slog.New(logHandler(format, logLevel(l.Level), to))
+	return slog.New(logHandler(format, level, to))
 }
 
 func logLevel(name string) slog.Level {
@@ -38,7 +38,7 @@ func logLevel(name string) slog.Level {
 	return level
 }
 
-func logHandler(format string, level slog.Level, to io.Writer) slog.Handler {
+func logHandler(format string, level slog.Leveler, to io.Writer) slog.Handler {
 	options := &slog.HandlerOptions{Level: level}
 	switch format {
 	case "text":
@@ -52,12 +52,12 @@ func logHandler(format string, level slog.Level, to io.Writer) slog.Handler {
 // journalHandler sends records to journald, each attribute as a field of its own:
 // `journalctl SUPERD_APP=shop`.
 type journalHandler struct {
-	level  slog.Level
+	level  slog.Leveler
 	prefix string
 	fields map[string]string
 }
 
-func (h *journalHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+func (h *journalHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
 
 func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	fields := maps.Clone(h.fields)

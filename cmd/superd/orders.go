@@ -27,7 +27,7 @@ func (t target) isFPM() bool { return t.own == "fpm" && t.app.fpm != nil }
 // a pool: a pool is restarted in batches, workers one by one are not.
 func (d *daemon) targets(pattern string) []target {
 	var all []target
-	for _, a := range d.apps {
+	for _, a := range d.allApps() {
 		if a.fpm != nil && control.Match(pattern, a.name+"/fpm") {
 			all = append(all, target{a, a.name + "/fpm", "fpm"})
 		}

@@ -20,8 +20,9 @@ import (
 // pools are the pools of the configuration, as package workers takes them.
 func (a *app) pools() []workers.Pool {
 	var all []workers.Pool
-	for i := range a.cfg.Workers {
-		w := &a.cfg.Workers[i]
+	cfg := a.cfg()
+	for i := range cfg.Workers {
+		w := &cfg.Workers[i]
 		all = append(all, workers.Pool{
 			Name: w.Name, Processes: w.Processes, Order: workers.Order(w.Order), Canary: w.Canary,
 			MaxParallel: w.MaxParallel.Of, MaxDraining: w.MaxDraining, MinHealthyTime: w.MinHealthyTime,
@@ -58,7 +59,7 @@ func (a *app) workerSpec(w *config.Worker) func(int, release.Generation) (superv
 // proof is what a worker must show to count as well. One that is to say so itself
 // has as long as a switch may go without progress.
 func (a *app) proof(w *config.Worker) func(int, release.Generation) func(context.Context, *supervisor.Child) error {
-	patience := a.cfg.Switch.ProgressDeadline
+	patience := a.cfg().Switch.ProgressDeadline
 	return func(slot int, g release.Generation) func(context.Context, *supervisor.Child) error {
 		switch w.Ready {
 		case "notify":

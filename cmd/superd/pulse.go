@@ -30,7 +30,7 @@ func (d *daemon) beat(ctx context.Context) error {
 
 // feel returns when nothing is stuck.
 func (d *daemon) feel() {
-	for _, a := range d.apps {
+	for _, a := range d.allApps() {
 		_ = a.switcher.Snapshot() // that it answers is all
 		_ = a.fleet.Status()
 	}

@@ -16,10 +16,10 @@ import (
 // Status is everything that there is to see.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{Version: version, PID: os.Getpid(), Started: d.began, Time: time.Now()}
-	if d.refused != nil {
+	if d.isRefused() {
 		s.Problems = append(s.Problems, "the configuration file is broken; superd runs with the last one that was accepted: superd check tells what is wrong")
 	}
-	for _, a := range d.apps {
+	for _, a := range d.allApps() {
 		one := a.status(ctx)
 		s.Apps = append(s.Apps, one)
 		for _, p := range one.Problems {
@@ -81,7 +81,7 @@ func (a *app) webStatus(ctx context.Context, s *control.AppStatus, shot release.
 		return
 	}
 	name := a.name + "/fpm"
-	s.FPM = &control.FPMStatus{Name: name, Listen: a.cfg.FPM.Listen}
+	s.FPM = &control.FPMStatus{Name: name, Listen: a.cfg().FPM.Listen}
 	serves := false
 	for _, g := range a.fpm.Status(ctx) {
 		state := string(g.State)

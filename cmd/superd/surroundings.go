@@ -17,11 +17,11 @@ import (
 // surroundings are what a process of an app finds when it starts: its user, its
 // environment, and what the templates of the configuration stand for.
 type surroundings struct {
-	app   *config.App
-	outer map[string]string // superd's own environment, for {env:NAME} and PATH
+	app   func() *config.App // as it holds now
+	outer map[string]string  // superd's own environment, for {env:NAME} and PATH
 }
 
-func newSurroundings(app *config.App) surroundings {
+func newSurroundings(app func() *config.App) surroundings {
 	return surroundings{app: app, outer: environment()}
 }
 
@@ -41,7 +41,8 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // credential is who processes of the app run as. Not being root, superd runs all
 // as itself.
 func (s surroundings) credential() (supervisor.Credential, error) {
-	name, group := s.app.User, s.app.Group
+	app := s.app()
+	name, group := app.User, app.Group
 	if name == "" || os.Geteuid() != 0 {
 		u, err := user.Current()
 		if err != nil {
@@ -57,8 +58,9 @@ func (s surroundings) credential() (supervisor.Credential, error) {
 
 // vars is what templates stand for in a process of generation g.
 func (s surroundings) vars(g release.Generation, slot int) (config.Vars, error) {
+	app := s.app()
 	v := config.Vars{
-		App: s.app.Name, Root: s.app.Root, Release: g.Release, ReleaseDir: g.Dir,
+		App: app.Name, Root: app.Root, Release: g.Release, ReleaseDir: g.Dir,
 		Generation: g.Number, Slot: slot, Env: maps.Clone(s.outer),
 	}
 	file, err := s.envFile(v)
@@ -70,10 +72,10 @@ func (s surroundings) vars(g release.Generation, slot int) (config.Vars, error) 
 }
 
 func (s surroundings) envFile(v config.Vars) (map[string]string, error) {
-	if s.app.EnvFile == "" {
+	if s.app().EnvFile == "" {
 		return nil, nil //nolint:nilnil // no file, no variables
 	}
-	path, err := config.Expand(s.app.EnvFile, v)
+	path, err := config.Expand(s.app().EnvFile, v)
 	if err != nil {
 		return nil, fmt.Errorf("env_file: %w", err)
 	}
@@ -95,14 +97,14 @@ func (s surroundings) env(v config.Vars, c supervisor.Credential, extra map[stri
 		return nil, err
 	}
 	maps.Copy(env, file)
-	for _, more := range []map[string]string{s.app.Env, extra} {
+	for _, more := range []map[string]string{s.app().Env, extra} {
 		for name, value := range more {
 			if env[name], err = config.Expand(value, v); err != nil {
 				return nil, fmt.Errorf("env %s: %w", name, err)
 			}
 		}
 	}
-	env["SUPERD_APP"] = s.app.Name
+	env["SUPERD_APP"] = s.app().Name
 	if v.Release != "" {
 		env["SUPERD_RELEASE"], env["SUPERD_RELEASE_DIR"] = v.Release, v.ReleaseDir
 		env["SUPERD_GENERATION"] = fmt.Sprint(v.Generation)
@@ -153,8 +155,8 @@ func (s surroundings) spec(name, slot string, argv []string, number int, g relea
 	}
 	return supervisor.Spec{
 		Name: name, Slot: slot, Argv: argv, Env: lines(env), Dir: g.Dir, User: who, Umask: 0o022,
-		Log:    filepath.Join(s.app.Name, logName(name)),
-		Labels: map[string]string{"app": s.app.Name, "release": g.Release, "generation": fmt.Sprint(g.Number)},
+		Log:    filepath.Join(s.app().Name, logName(name)),
+		Labels: map[string]string{"app": s.app().Name, "release": g.Release, "generation": fmt.Sprint(g.Number)},
 	}, nil
 }
 

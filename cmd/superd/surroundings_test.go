@@ -32,7 +32,8 @@ func TestEnvironmentIsBuiltAndNothingElse(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
 	t.Setenv("SECRET_OF_SUPERD", "x")
 	t.Setenv("PATH", "/opt/php/bin:/usr/bin")
-	s := newSurroundings(someApp(t, "FROM_FILE=yes\nBOTH=file\n"))
+	app := someApp(t, "FROM_FILE=yes\nBOTH=file\n")
+	s := newSurroundings(func() *config.App { return app })
 	spec, err := s.spec("shop/emails:3", "", []string{"php", "{release_dir}/artisan", "--queue={env:FROM_FILE}"}, 3, g7, map[string]string{"OWN": "{generation}"})
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +63,7 @@ func TestEnvironmentIsBuiltAndNothingElse(t *testing.T) {
 
 func TestEnvironmentFileIsReadAnew(t *testing.T) {
 	app := someApp(t, "A=1\n")
-	s := newSurroundings(app)
+	s := newSurroundings(func() *config.App { return app })
 	if err := os.WriteFile(app.EnvFile, []byte("A=2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

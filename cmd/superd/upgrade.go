@@ -214,7 +214,7 @@ func (d *daemon) succeed(ctx context.Context) (control.Incarnation, error) {
 // quiet refuses an upgrade in the middle of a switch, and from then on a switch in the
 // middle of an upgrade: the next superd would take back one that has not got far.
 func (d *daemon) quiet(ctx context.Context) error {
-	for _, a := range d.apps {
+	for _, a := range d.allApps() {
 		for a.switcher.Snapshot().Settling {
 			select {
 			case <-ctx.Done():
@@ -226,7 +226,7 @@ func (d *daemon) quiet(ctx context.Context) error {
 	s := d.succession
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, a := range d.apps {
+	for _, a := range d.allApps() {
 		if c := a.switcher.Snapshot().Current; c != nil {
 			return &control.Error{
 				Kind: control.Conflict, Message: fmt.Sprintf("app %s is on its way to %s (switch %s); superd is not replaced in the middle of that", a.name, c.To.Release, c.ID),

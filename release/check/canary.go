@@ -18,8 +18,13 @@ import (
 func NewCanary(s Site, checks []Check, o WatchOptions, seen func(release.Sharing)) *Watcher {
 	w := NewWatcher(s, checks, o)
 	w.beside, w.seen = true, seen
-	w.checks = slices.DeleteFunc(w.checks, func(c Check) bool { return c.Kind == KindHTTP })
+	w.checks = w.possible(checks)
 	return w
+}
+
+// possible are the checks that tell something of what is watched.
+func (w *Watcher) possible(checks []Check) []Check {
+	return slices.DeleteFunc(of(checks, PhaseLive), func(c Check) bool { return w.beside && c.Kind == KindHTTP })
 }
 
 // Canary is Watch, with what has been answered meanwhile. That is told, too, while it

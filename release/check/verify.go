@@ -24,6 +24,12 @@ func NewVerifier(s Site, checks []Check, warmup []string) *Verifier {
 	return &Verifier{newProber(s), of(checks, PhaseVerify), warmup}
 }
 
+// Update makes other checks and pages hold, for the next Verify. Do not call it while
+// one runs.
+func (v *Verifier) Update(s Site, checks []Check, warmup []string) {
+	v.prober, v.checks, v.warmup = newProber(s), of(checks, PhaseVerify), warmup
+}
+
 // Verify warms g up, then makes all checks side by side until each has succeeded
 // often enough in a row. The first one that has not by its deadline is the error,
 // a release.Explained; it is release.ErrInconclusive when what serves now fails the

@@ -45,6 +45,14 @@ func NewWatcher(s Site, checks []Check, o WatchOptions) *Watcher {
 	}
 }
 
+// Update makes other checks and options hold, for the next Watch. Do not call it while
+// one runs.
+func (w *Watcher) Update(s Site, checks []Check, o WatchOptions) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.prober, w.checks, w.WatchOptions = newProber(s), w.possible(checks), o
+}
+
 // Fail tells of a process of g that ended unexpectedly: what is "shop/emails:3
 // exited with 1", say, and lines what it wrote last. It counts from the moment that
 // the generation exists, whether Watch runs or not. It never blocks, and may be
