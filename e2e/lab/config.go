@@ -28,6 +28,9 @@ type Config struct {
 	CanaryShare string // none
 	CanaryTime  string // of that
 
+	Listen  string // a socket in run: where PHP is reachable
+	Manager string // static: pm, with the lines that go with it
+
 	NoCaches bool   // PHP looks for each file anew: what the caches hide shows
 	More     string // whatever else the file has
 }
@@ -105,7 +108,8 @@ canary_time  = "{{.CanaryTime}}"{{end}}
 
 [app.shop.fpm]
 binary       = "php-fpm8.2"
-listen       = "{{.Dir}}/run/shop/fpm.sock"
+listen       = "{{if .Listen}}{{.Listen}}{{else}}{{.Dir}}/run/shop/fpm.sock{{end}}"
+{{.Manager}}
 max_children = {{.Children}}
 drain_timeout = "{{.Drain}}"
 pin     = {{not .Unpinned}}

@@ -17,6 +17,27 @@ type Nginx struct {
 // where scripts are: $document_root goes through the link current for each file,
 // $realpath_root resolves it once per request.
 func (l *Lab) StartNginx(socket, root string) (*Nginx, error) {
+	return l.StartFront(Front{PHP: "unix:" + socket, Root: root})
+}
+
+// A Front is an nginx in front of PHP.
+type Front struct {
+	PHP  string // where PHP is, as nginx has it: "unix:/path" or "127.0.0.1:9000"
+	Root string // see StartNginx
+	Keep int    // connections that each of its processes keeps to PHP
+}
+
+// upstream is what nginx is told about PHP.
+func (f Front) upstream() string {
+	text := "upstream php { server " + f.PHP + "; "
+	if f.Keep > 0 {
+		text += fmt.Sprintf("keepalive %d; ", f.Keep)
+	}
+	return text + "}"
+}
+
+// StartFront starts that nginx, on a port of its own.
+func (l *Lab) StartFront(f Front) (*Nginx, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -27,7 +48,7 @@ func (l *Lab) StartNginx(socket, root string) (*Nginx, error) {
 		return nil, fmt.Errorf("start nginx: %w", err)
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	conf := fmt.Sprintf(nginxConf, home, address, l.Path("shop", "current", "public"), socket, root)
+	conf := fmt.Sprintf(nginxConf, home, address, l.Path("shop", "current", "public"), f.upstream(), f.Root, map[bool]string{true: "on", false: "off"}[f.Keep > 0])
 	if err := os.WriteFile(home+"/nginx.conf", []byte(conf), 0o644); err != nil {
 		return nil, fmt.Errorf("start nginx: %w", err)
 	}
@@ -60,11 +81,13 @@ http {
 	scgi_temp_path %[1]s/scgi;
 	uwsgi_temp_path %[1]s/uwsgi;
 	keepalive_requests 1000000;
+	%[4]s
 	server {
 		listen %[2]s backlog=4096;
 		root %[3]s;
 		location / {
-			fastcgi_pass unix:%[4]s;
+			fastcgi_pass php;
+			fastcgi_keep_conn %[6]s;
 			fastcgi_read_timeout 60s;
 			fastcgi_param SCRIPT_FILENAME %[5]s/index.php;
 			fastcgi_param DOCUMENT_ROOT %[5]s;
