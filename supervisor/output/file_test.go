@@ -327,6 +327,25 @@ func heapInUse() uint64 {
 
 func TestFlood(t *testing.T) {
 	s, _ := store(t, Options{MaxSize: 16 << 20, Keep: 2})
+	for _, format := range []Format{Timestamps, JSON} { // a tenth: there is more to do, and to store
+		t.Run(string(format), func(t *testing.T) {
+			s, _ := store(t, Options{Settings: choosing(Settings{Format: format, Rules: Rules{MaxSize: 16 << 20, Keep: 2}})})
+			p := startLife(t, s, Life{Name: "w", Log: "w.log"})
+			most := uint64(0)
+			line := strings.Repeat("x", 60_000) // one line of all
+			for sent, step := 0, 0; sent < flood/10; step++ {
+				write(t, p.out, line)
+				sent += len(line)
+				if step%200 == 0 {
+					most = max(most, heapInUse())
+				}
+			}
+			p.end(t)
+			if most > 32<<20 {
+				t.Errorf("up to %d bytes in memory", most)
+			}
+		})
+	}
 	for name, text := range map[string]string{"lines": strings.Repeat(strings.Repeat("a line of usual length ", 4)+"\n", 600), "one line without an end": strings.Repeat("x", 60_000)} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t, s, "w "+name, "w.log")

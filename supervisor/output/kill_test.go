@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,10 @@ import (
 
 // The test binary is also the superd that is killed.
 func TestMain(m *testing.M) {
+	if total, err := strconv.Atoi(os.Getenv("OUTPUT_TEST_POUR")); err == nil {
+		bePouring(total)
+		os.Exit(0)
+	}
 	if dir := os.Getenv("OUTPUT_TEST_MOVER"); dir != "" {
 		o := Options{Dir: dir, MaxSize: 200_000, Keep: 1000, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 		if format := Format(os.Getenv("OUTPUT_TEST_FORMAT")); format != "" {
