@@ -138,7 +138,7 @@ func checkProgramTemplates(n node, p *Program) {
 
 // checkOutput holds together what becomes of a process's output.
 func checkOutput(n node, o *Output, processes int) {
-	if o.Stderr == o.Stdout {
+	if isPath(o.Stdout) && o.Stderr == o.Stdout {
 		o.Stderr = "stdout" // one file has one writer
 	}
 	for name, path := range map[string]string{"stdout": o.Stdout, "stderr": o.Stderr} {
