@@ -121,6 +121,9 @@ type house struct {
 	server *Server
 	log    *logged
 	stop   func() // and wait
+
+	instead Daemon // of daemon
+	naming  func() Naming
 }
 
 func newHouse(t *testing.T, rules ...Rule) *house {
@@ -141,7 +144,11 @@ func (h *house) start() {
 		h.t.Fatal(err)
 	}
 	h.events, h.daemon.events = events, events
-	h.server = NewServer(Options{Daemon: h.daemon, Events: events, Rules: h.rules, Log: log})
+	var daemon Daemon = h.daemon
+	if h.instead != nil {
+		daemon = h.instead
+	}
+	h.server = NewServer(Options{Daemon: daemon, Events: events, Rules: h.rules, Log: log, Naming: h.naming})
 	socket, err := Listen(h.t.Context(), h.socket, SocketMode(h.rules))
 	if err != nil {
 		h.t.Fatal(err)

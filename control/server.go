@@ -21,6 +21,8 @@ type Server struct {
 	rules  atomic.Pointer[[]Rule]
 	log    *slog.Logger
 
+	naming func() Naming // nil: names are those of superd
+
 	connections *quota
 	followers   *quota
 	patience    time.Duration // with a client that does not read: writePatience
@@ -33,12 +35,13 @@ type Options struct {
 	Events *Events
 	Rules  []Rule // root and superd's own user need none
 	Log    *slog.Logger
+	Naming func() Naming // for supervisord's tools; nil: nothing has another name
 }
 
 // NewServer prepares a Server.
 func NewServer(o Options) *Server {
 	s := &Server{
-		daemon: o.Daemon, events: o.Events, log: o.Log,
+		daemon: o.Daemon, events: o.Events, log: o.Log, naming: o.Naming,
 		connections: connections(), followers: followers(), patience: writePatience,
 	}
 	s.SetRules(o.Rules)
@@ -90,6 +93,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	requests, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	hand := inHand{conns: map[net.Conn]struct{}{}}
+	later := &background{ended: requests.Done()}
+	requests = context.WithValue(requests, backgroundKey{}, later)
+	defer later.doing.Wait()
 	server := &http.Server{
 		Handler:                      s,
 		ConnState:                    hand.changed,
@@ -132,7 +138,41 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // ServeHTTP finds out who asks for what, whether that is permitted, and has it done.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := &request{server: s, w: w, http: r, wire: http.NewResponseController(w)}
-	if err := q.serve(); err != nil {
+	serve := q.serve
+	if isCompat(r) {
+		serve = q.serveCompat
+	}
+	if err := serve(); err != nil {
 		q.fail(err)
 	}
+}
+
+// background is what goes on when its answer is out, until the server ends.
+type background struct {
+	ended <-chan struct{}
+	doing sync.WaitGroup
+}
+
+type backgroundKey struct{}
+
+// behind does something behind the back of a request: its ctx outlives the request,
+// but not the server.
+func behind(ctx context.Context, do func(context.Context)) {
+	b, ok := ctx.Value(backgroundKey{}).(*background)
+	if !ok {
+		do(ctx)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	b.doing.Go(func() {
+		defer cancel()
+		do(ctx)
+	})
+	b.doing.Go(func() {
+		select {
+		case <-b.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 }

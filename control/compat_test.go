@@ -1,0 +1,371 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"superd/control/xmlrpc"
+	"superd/release"
+)
+
+// fleet is a daemon whose processes can be started, stopped and written about.
+type fleet struct {
+	fakeDaemon
+	mu2    sync.Mutex
+	states map[string]string
+	slow   chan struct{} // stopping waits for it
+}
+
+func newFleet() *fleet {
+	return &fleet{fakeDaemon: fakeDaemon{typed: make(chan string, 16)}, states: map[string]string{
+		"shop/fpm": "live", "shop/emails:0": "running", "shop/emails:1": "running",
+		"web:0": "running", "jobs:0": "running", "jobs:1": "stopped", "solo:0": "backoff", "late:0": "stopped",
+	}}
+}
+
+func (f *fleet) process(name string) ProcessStatus {
+	s := ProcessStatus{Name: name, State: f.states[name], Since: time.Now().Add(-3725 * time.Second)}
+	if s.State == "running" {
+		s.PID = 4242
+	}
+	return s
+}
+
+func (f *fleet) Status(context.Context) (Status, error) {
+	f.mu2.Lock()
+	defer f.mu2.Unlock()
+	s := Status{Version: "test", PID: os.Getpid()}
+	worker := func(n string) ProcessStatus { w := f.process("shop/emails:" + n); w.App = "shop"; return w }
+	old := worker("1")
+	old.State, old.PID = "draining", 17
+	s.Apps = []AppStatus{{Name: "shop", FPM: &FPMStatus{Name: "shop/fpm", Generations: []GenerationStatus{
+		{State: "draining", PID: 99, Generation: release.Generation{Number: 1}}, {State: f.states["shop/fpm"], PID: 100, Since: time.Now()},
+	}}, Pools: []PoolStatus{{Name: "shop/emails", Workers: []ProcessStatus{worker("0"), old, worker("1")}}}}}
+	for _, name := range []string{"web:0", "jobs:0", "jobs:1", "solo:0", "late:0"} {
+		s.Programs = append(s.Programs, f.process(name))
+	}
+	return s, nil
+}
+
+func (f *fleet) Process(ctx context.Context, o ProcessOrder, by release.By) ([]ProcessResult, error) {
+	f.note("%s %s %s by %d", o.Verb, o.Name, o.Signal, by.UID)
+	if o.Verb == VerbStop && f.slow != nil {
+		select {
+		case <-f.slow:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	f.mu2.Lock()
+	defer f.mu2.Unlock()
+	r := ProcessResult{Name: o.Name, OK: true}
+	switch {
+	case f.states[o.Name] == "":
+		return nil, &Error{Kind: NotFound, Message: "nothing is called so"}
+	case o.Verb == VerbStart && o.Name == "late:0":
+		r.OK, r.Message = false, "it ended at once"
+	case o.Verb == VerbStart:
+		f.states[o.Name] = "running"
+	case o.Verb == VerbStop:
+		f.states[o.Name] = "stopped"
+	}
+	r.State = f.states[o.Name]
+	return []ProcessResult{r}, nil
+}
+
+func (f *fleet) Logs(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
+	if q.Stream == "stderr" {
+		return nil
+	}
+	for i := range 3 {
+		if err := emit(LogLine{Process: q.Name, Line: fmt.Sprintf("%s line %d grüße", q.Name, i)}); err != nil {
+			return err
+		}
+	}
+	if q.Follow {
+		<-ctx.Done()
+	}
+	return nil
+}
+
+func compatHouse(t *testing.T, rules ...Rule) (*house, *fleet) {
+	t.Helper()
+	f := newFleet()
+	h := &house{t: t, socket: shortDir(t) + "/s.sock", state: t.TempDir(), rules: rules, log: &logged{}, daemon: &f.fakeDaemon, instead: f,
+		naming: func() Naming {
+			return Naming{Groups: map[string]string{"web": "front"}, Names: map[string]string{"solo:0": "solo:solo_07"}}
+		}}
+	h.start()
+	t.Cleanup(func() { h.stop() })
+	return h, f
+}
+
+// ctlConf is the smallest file that supervisorctl takes.
+func ctlConf(t *testing.T) string {
+	t.Helper()
+	path := t.TempDir() + "/c.conf"
+	if err := os.WriteFile(path, []byte("[supervisorctl]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// supervisorctl is Debian's, against our socket.
+func supervisorctl(t *testing.T, socket string, args ...string) (string, int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "supervisorctl", append([]string{"-c", ctlConf(t), "-s", "unix://" + socket}, args...)...)
+	cmd.Env = append(os.Environ(), "PYTHONWARNINGS=ignore", "LANG=C.UTF-8")
+	out, err := cmd.CombinedOutput()
+	if _, ended := err.(*exec.ExitError); err != nil && !ended { //nolint:errorlint // it is not wrapped
+		t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+func TestSupervisorctl(t *testing.T) {
+	t.Parallel()
+	h, f := compatHouse(t)
+	for _, step := range []struct {
+		args string
+		exit int
+		want string
+	}{
+		{"version", 0, "4.2.5\n"},
+		{"pid", 0, fmt.Sprintf("%d\n", os.Getpid())},
+		{"pid shop:fpm", 0, "100\n"},
+		{"pid late", 7, "0\n"},
+		{"pid nobody", 1, "No such process nobody\n"},
+		{"status front:web", 0, "front:web                        RUNNING   pid 4242, uptime 1:02:05\n"},
+		{"status solo:*", 0, "solo:solo_07                     BACKOFF   Exited too quickly (process log may have details)\n"},
+		{"status shop:*", 0, "shop:emails_00                   RUNNING   pid 4242, uptime 1:02:05\nshop:emails_01                   RUNNING   pid 4242, uptime 1:02:05\nshop:fpm                         RUNNING   pid 100, uptime 0:00:0"},
+		{"status late", 3, "late                             STOPPED   Not started\n"},
+		{"status nobody", 4, "nobody: ERROR (no such process)\n"},
+		{"start jobs:*", 0, "jobs:jobs_01: started\n"},
+		{"start jobs:jobs_01", 0, "jobs:jobs_01: ERROR (already started)\n"},
+		{"start late", 7, "late: ERROR (abnormal termination)\n"},
+		{"stop front:web", 0, "front:web: stopped\n"},
+		{"stop front:web", 0, "front:web: ERROR (not running)\n"},
+		{"restart jobs:*", 0, "jobs:jobs_00: stopped\njobs:jobs_01: stopped\njobs:jobs_00: started\njobs:jobs_01: started\n"},
+		{"signal HUP shop:emails_00", 0, "shop:emails_00: signalled\n"},
+		{"signal NOPE shop:emails_00", 1, "shop:emails_00: ERROR (bad signal name)\n"},
+		{"tail shop:emails_00", 0, "shop/emails:0 line 0 grüße\nshop/emails:0 line 1 grüße\nshop/emails:0 line 2 grüße\n\n"},
+		{"tail -7 shop:emails_00", 0, "rüße\n\n"},
+		{"tail -3 shop:emails_00", 0, "e\n\n"},
+		{"clear shop:emails_00", 0, "shop:emails_00: cleared\n"},
+		{"stop shop:*", 0, "shop:emails_00: stopped\n"},
+		{"avail", 0, "front:web"},
+	} {
+		out, exit := supervisorctl(t, h.socket, strings.Fields(step.args)...)
+		if exit != step.exit || !strings.HasPrefix(out, step.want) && !(step.args == "avail" && strings.Contains(out, step.want)) {
+			t.Errorf("%s: exit %d, want %d\n%s\nwant\n%s", step.args, exit, step.exit, out, step.want)
+		}
+	}
+	for _, want := range []string{"signal shop/emails:0 HUP by 0", "stop shop/fpm  by 0", "restart all"} {
+		if heard := f.heard(); os.Geteuid() == 0 && slices.Contains(heard, want) == (want == "restart all") {
+			t.Errorf("asked for %q, %q", heard, want)
+		}
+	}
+}
+
+func TestSupervisorctlFollows(t *testing.T) {
+	t.Parallel()
+	h, _ := compatHouse(t)
+	cmd := exec.CommandContext(t.Context(), "supervisorctl", "-c", ctlConf(t), "-s", "unix://"+h.socket, "tail", "-f", "front:web")
+	cmd.Env = append(os.Environ(), "PYTHONWARNINGS=ignore", "LANG=C.UTF-8", "PYTHONUNBUFFERED=1")
+	out := &logged{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	text := func() string { out.mu.Lock(); defer out.mu.Unlock(); return out.text.String() }
+	eventually(t, "the lines of tail -f", func() bool { return strings.Contains(text(), "web:0 line 2") })
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+}
+
+// Python's own client, over a unix socket, as the panels use it.
+const panel = `
+import http.client, socket, sys, xmlrpc.client
+class Transport(xmlrpc.client.Transport):
+    def make_connection(self, host):
+        c = http.client.HTTPConnection("localhost")
+        c.sock = socket.socket(socket.AF_UNIX); c.sock.connect(sys.argv[1])
+        return c
+def proxy(): return xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=Transport())
+def fault(call):
+    try: call()
+    except xmlrpc.client.Fault as f: return (f.faultCode, f.faultString)
+assert proxy().supervisor.getState() == {"statecode": 1, "statename": "RUNNING"}
+info = proxy().supervisor.getProcessInfo("jobs:jobs_00")
+for key in "name group description start stop now state statename spawnerr exitstatus logfile stdout_logfile stderr_logfile pid".split(): assert key in info, key
+assert info["statename"] == "RUNNING" and info["pid"] == 4242 and info["now"] - info["start"] in (3725, 3726), info
+assert len(proxy().supervisor.getAllProcessInfo()) == 8
+assert len(proxy().supervisor.getAllConfigInfo()) == 8
+methods = proxy().system.listMethods()
+for m in methods: assert proxy().system.methodHelp(m) and proxy().system.methodSignature(m), m
+import supervisor.rpcinterface as r
+theirs = {"supervisor." + n for n in vars(r.SupervisorNamespaceRPCInterface) if not n.startswith("_")}
+assert theirs <= set(methods), theirs - set(methods)
+assert fault(lambda: proxy().supervisor.getProcessInfo("no")) == (10, "BAD_NAME: no")
+assert fault(lambda: proxy().supervisor.startProcess("front:web")) == (60, "ALREADY_STARTED: front:web")
+assert fault(lambda: proxy().supervisor.stopProcess("late")) == (70, "NOT_RUNNING: late")
+assert fault(lambda: proxy().supervisor.startProcess("late")) == (40, "ABNORMAL_TERMINATION: late")
+assert fault(lambda: proxy().supervisor.signalProcess("front:web", "X")) == (11, "BAD_SIGNAL: X")
+assert fault(lambda: proxy().supervisor.nothing())[0] == 1
+assert fault(lambda: proxy().supervisor.getProcessInfo())[0] == 2
+assert fault(lambda: proxy().supervisor.getPID("x"))[0] == 2
+assert fault(lambda: proxy().supervisor.readProcessStdoutLog("front:web", -5, 3))[0] == 3
+assert fault(lambda: proxy().supervisor.readLog(0, 0))[0] == 20
+assert proxy().supervisor.stopProcess("front:web", False) is True
+assert proxy().supervisor.startProcessGroup("jobs") == [{"name": "jobs_01", "group": "jobs", "status": 80, "description": "OK"}]
+text = proxy().supervisor.readProcessStdoutLog("jobs:jobs_00", 0, 13)
+assert text == "jobs:0 line 0", text
+tail = proxy().supervisor.tailProcessStdoutLog("jobs:jobs_00", 0, 10000)
+assert tail[2] is False and tail[1] == len(tail[0].encode()), tail
+assert proxy().supervisor.readProcessStderrLog("jobs:jobs_00", 0, 0) == ""
+assert proxy().supervisor.clearAllProcessLogs()[0]["status"] == 80
+many = proxy().system.multicall([{"methodName": "supervisor.getPID"}, {"methodName": "supervisor.getProcessInfo", "params": ["no"]}])
+assert isinstance(many[0], int) and many[1]["faultCode"] == 10, many # supervisord wraps nothing
+assert proxy().supervisor.shutdown() is True
+print("fine")
+`
+
+func TestPythonsClient(t *testing.T) {
+	t.Parallel()
+	h, f := compatHouse(t)
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "-W", "ignore", "-c", panel, h.socket)
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "fine\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+	if !slices.ContainsFunc(f.heard(), func(s string) bool { return strings.HasPrefix(s, "shutdown") }) {
+		t.Errorf("superd was not asked to shut down: %q", f.heard())
+	}
+}
+
+func (h *house) rpc(method string, params ...any) (any, error) {
+	h.t.Helper()
+	status, _, text := h.ask("POST", "/RPC2", string(xmlrpc.WriteCall(xmlrpc.Call{Method: method, Params: params})))
+	if status != http.StatusOK {
+		h.t.Fatalf("%s: %d %s", method, status, text)
+	}
+	return xmlrpc.ReadAnswer([]byte(text))
+}
+
+// Who may only read starts nothing by this way either, and does not see what is not
+// for it.
+func TestSupervisorsMethodsHaveRoles(t *testing.T) {
+	t.Parallel()
+	q := func(rules ...Rule) *request {
+		uid := uint32(4711)
+		for i := range rules {
+			rules[i].User = &uid
+		}
+		r, err := http.NewRequestWithContext(t.Context(), "POST", "/RPC2", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := NewServer(Options{Daemon: newFleet(), Rules: rules, Log: slog.New(slog.DiscardHandler)})
+		return &request{server: s, http: r, peer: Peer{UID: uid}, grant: grantTo(Peer{UID: uid}, rules)}
+	}
+	count := func(q *request) int {
+		all, err := q.call(xmlrpc.Call{Method: "supervisor.getAllProcessInfo"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all.([]any)) //nolint:errcheck // it panics, and the test fails
+	}
+	start := xmlrpc.Call{Method: "supervisor.startProcess", Params: []any{"jobs:jobs_01"}}
+	if n := count(q()); n != 0 {
+		t.Errorf("nobody sees %d processes", n)
+	}
+	reader := q(Rule{Role: RoleRead})
+	if _, err := reader.call(start); err == nil || asFault(err, "").Code != faultFailed || count(reader) != 8 {
+		t.Errorf("who may read starts: %v", err)
+	}
+	if _, err := reader.call(xmlrpc.Call{Method: "supervisor.shutdown"}); err == nil {
+		t.Error("who may read shuts down")
+	}
+	shop := q(Rule{Role: RoleOperate, Apps: []string{"shop"}})
+	if n := count(shop); n != 3 {
+		t.Errorf("who operates shop sees %d processes, not its 3", n)
+	}
+	if _, err := shop.call(xmlrpc.Call{Method: "supervisor.stopProcess", Params: []any{"shop:fpm"}}); err != nil {
+		t.Errorf("who operates shop stops its FPM: %v", err)
+	}
+	if _, err := shop.call(start); asFault(err, "").Code != faultBadName {
+		t.Errorf("who operates shop starts a program: %v", err)
+	}
+	if _, err := q(Rule{Role: RoleOperate}).call(start); err != nil {
+		t.Errorf("who operates everything starts: %v", err)
+	}
+}
+
+// wait = false answers at once; superd goes on, and gives up when it stops itself.
+func TestNotWaiting(t *testing.T) {
+	t.Parallel()
+	h, f := compatHouse(t)
+	f.slow = make(chan struct{})
+	if got, err := h.rpc("supervisor.stopProcess", "front:web", false); err != nil || got != true {
+		t.Fatalf("%v, %v", got, err)
+	}
+	eventually(t, "superd is asked", func() bool {
+		return slices.ContainsFunc(f.heard(), func(s string) bool { return strings.HasPrefix(s, "stop web:0") })
+	})
+	state := func() string { f.mu2.Lock(); defer f.mu2.Unlock(); return f.states["web:0"] }
+	if state() != "running" {
+		t.Error("it is stopped already")
+	}
+	close(f.slow)
+	eventually(t, "it is stopped", func() bool { return state() == "stopped" })
+	f.slow = make(chan struct{})
+	if _, err := h.rpc("supervisor.stopProcess", "jobs:jobs_00", false); err != nil {
+		t.Fatal(err)
+	}
+	h.stop() // and does not hang
+}
+
+func TestRPCRefuses(t *testing.T) {
+	t.Parallel()
+	h, _ := compatHouse(t)
+	h.refused(Usage, "POST", "/RPC2", "hello")
+	h.refused(Usage, "POST", "/RPC2", strings.Repeat("x", maxBody+1))
+	h.refused(WrongMethod, "GET", "/RPC2", "")
+	h.refused(NotFound, "GET", "/logtail/nobody/stdout", "")
+	h.refused(NotFound, "GET", "/mainlogtail", "")
+	calls := make([]any, maxCalls+1)
+	for i := range calls {
+		calls[i] = map[string]any{"methodName": "supervisor.getPID"}
+	}
+	if _, err := h.rpc("system.multicall", calls[:0]); err != nil {
+		t.Error(err)
+	}
+	if _, err := h.rpc("system.multicall", []any{map[string]any{"methodName": "system.multicall", "params": []any{}}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTailOf(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		offset, length int
+		want           string
+	}{
+		{0, 5, "[fghij 10 true]"}, {0, 10, "[abcdefghij 10 false]"}, {10, 5, "[ 10 false]"}, {8, 5, "[fghij 10 false]"}, {99, 1, "[ 10 false]"}, {-5, -5, "[ 10 true]"},
+	} {
+		if got := fmt.Sprint(tailOf("abcdefghij", c.offset, c.length)); got != c.want {
+			t.Errorf("%d, %d: %s, want %s", c.offset, c.length, got, c.want)
+		}
+	}
+}
