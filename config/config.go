@@ -272,8 +272,3 @@ type Web struct {
 	Listen    string // empty: off
 	TokenFile string
 }
-
-// Compat is what is served for programs that were written for supervisord.
-type Compat struct {
-	XMLRPC string // the absolute path of a unix socket; empty: off
-}

@@ -125,7 +125,7 @@ func TestContractIsTheSchema(t *testing.T) {
 		"program.*.ready_command":      `what ready = "command" runs`,
 		"program.*.reload.command":     "in place of a signal",
 	}
-	open := []string{"app.*.env", "app.*.fpm.ini", "app.*.worker.*.env", "app.*.worker.*.limits", "app.*.check.headers", "program.*.env", "program.*.limits"}
+	open := []string{"app.*.env", "app.*.fpm.ini", "app.*.worker.*.env", "app.*.worker.*.limits", "app.*.check.headers", "program.*.env", "program.*.limits", "compat.names"}
 	var tree map[string]any
 	if _, err := toml.Decode(strings.Split(contract(t), "\n-- ")[0], &tree); err != nil {
 		t.Fatal(err)
@@ -195,7 +195,7 @@ members = ["program.nginx", "app.shop"]
 	worker.Processes, worker.Canary, worker.MaxMemory, worker.MaxAge = 1, 0, 0, 0
 	worker.Env, worker.Limits = nil, nil
 	app.Switch.CanaryShare = 0
-	want.Compat.XMLRPC = ""
+	want.Compat = Compat{}
 	nginx := &want.Programs[0]
 	nginx.Description, nginx.After, nginx.Requires, nginx.EnvFile, nginx.Reload = "", nil, nil, "", nil
 	nginx.User, nginx.Group, nginx.Env, nginx.Limits, nginx.MaxMemory = "", "", nil, nil, 0

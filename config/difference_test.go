@@ -124,6 +124,8 @@ func other(k kind, value any) any {
 		return []string{"other"}
 	case environment, headers, settings:
 		return map[string]string{"OTHER": "x"}
+	case compatNames:
+		return map[string]string{"other:0": "x"}
 	case limits:
 		return map[string]int{"nproc": 77}
 	case signal:

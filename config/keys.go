@@ -228,10 +228,6 @@ func groupKeys(g *Group) []key {
 	return []key{{name: "members", kind: texts{into: &g.Members, want: `an array of programs and apps, such as ["program.nginx", "app.shop"]`}}}
 }
 
-func compatKeys(c *Compat) []key {
-	return []key{{name: "xmlrpc", kind: socketPath{&c.XMLRPC}, later: true}}
-}
-
 func checkKeys(c *Check) []key {
 	return []key{
 		{name: "name", kind: text{into: &c.Name, want: `a name, such as "up"`}},

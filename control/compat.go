@@ -59,10 +59,9 @@ func asFault(err error, name string) *xmlrpc.Fault {
 	if f, ok := errors.AsType[*xmlrpc.Fault](err); ok {
 		return f
 	}
-	switch KindOf(err) {
-	case NotFound:
+	if kind := KindOf(err); kind == NotFound {
 		return fault(faultBadName, name)
-	case Unreachable:
+	} else if kind == Unreachable {
 		return fault(faultShutdownState, "")
 	}
 	return fault(faultFailed, err.Error())

@@ -313,13 +313,7 @@ func (q *request) rpcAll(verb Verb, p *params) (any, error) {
 // says nothing of the others.
 func (q *request) each(all []namedProcess, a asked) []any {
 	all = slices.DeleteFunc(slices.Clone(all), func(p namedProcess) bool {
-		switch a.verb {
-		case VerbStart:
-			return p.isUp()
-		case VerbStop:
-			return !p.isUp()
-		}
-		return !p.isThere()
+		return a.verb == VerbStart && p.isUp() || a.verb == VerbStop && !p.isUp() || a.verb == VerbSignal && !p.isThere()
 	})
 	results := make([]any, len(all))
 	var doing sync.WaitGroup

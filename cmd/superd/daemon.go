@@ -164,10 +164,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Add("children", d.children.Run)
 	g.Add("pulse", d.beat)
 	g.Add("leftovers", d.runLeftovers)
-	g.Add("control socket", func(ctx context.Context) error { return d.server.Run(ctx, d.socket) })
-	if d.metrics != nil {
-		g.Add("metrics", func(ctx context.Context) error { return d.server.ServeMetrics(ctx, d.metrics) })
-	}
+	d.addSockets(&g)
 	g.Add("apps", d.running.Run)
 	stopping := make(chan struct{})
 	g.Add("shutdown", func(turn context.Context) error {

@@ -24,7 +24,7 @@ func (d *daemon) newServer(ctx context.Context) (err error) {
 	if d.socket, err = d.succession.socket(ctx, d.cfg.Socket, rules); err != nil {
 		return err
 	}
-	d.server = control.NewServer(control.Options{Daemon: d, Events: d.events, Rules: rules, Log: d.log})
+	d.server = control.NewServer(control.Options{Daemon: d, Events: d.events, Rules: rules, Log: d.log, Naming: func() control.Naming { return naming(d.config()) }})
 	d.listenForScrapers(ctx)
 	return nil
 }

@@ -176,7 +176,44 @@ func (p *plan) settings(w *tomlWriter) {
 		w.line("\n[log]")
 		w.text("level", level)
 	}
+	p.names(w)
 	p.access(w)
+}
+
+// names writes what supervisord called a process, where superd would call it something
+// else to those who ask by [compat]: the rule is in control/compatnames.go.
+func (p *plan) names(w *tomlWriter) {
+	group := make(map[string]string)
+	for _, g := range p.groups {
+		for _, member := range g.members {
+			group[strings.TrimPrefix(member, "program.")] = g.name
+		}
+	}
+	var lines []string
+	taken := make(map[string]bool)
+	for _, u := range p.units {
+		for i, listed := range u.listed {
+			if taken[listed] {
+				p.find(Unhelpful, u.program.section, "process_name", "another process is called %s already, and supervisord runs only one of them; superd runs both", short(listed))
+				continue
+			}
+			taken[listed] = true
+			if strings.ContainsFunc(listed, func(r rune) bool { return isControl(r) || isSpace(r) }) {
+				continue // nobody has ever typed it
+			}
+			usual := u.name
+			if u.processes > 1 {
+				usual = fmt.Sprintf("%s_%02d", u.name, i)
+			}
+			if namespec(cmp.Or(group[u.name], u.name), usual) != listed {
+				lines = append(lines, quoted(fmt.Sprintf("%s:%d", u.name, i))+" = "+quoted(listed))
+			}
+		}
+	}
+	if len(lines) > 0 {
+		w.line("\n[compat.names]")
+		w.line("%s", strings.Join(lines, "\n"))
+	}
 }
 
 func (p *plan) compat(w *tomlWriter) {
