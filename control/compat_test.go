@@ -24,6 +24,10 @@ type fleet struct {
 	mu2    sync.Mutex
 	states map[string]string
 	slow   chan struct{} // stopping waits for it
+
+	changes []Change
+	reloads int
+	broken  string
 }
 
 func newFleet() *fleet {
@@ -51,8 +55,10 @@ func (f *fleet) Status(context.Context) (Status, error) {
 	s.Apps = []AppStatus{{Name: "shop", FPM: &FPMStatus{Name: "shop/fpm", Generations: []GenerationStatus{
 		{State: "draining", PID: 99, Generation: release.Generation{Number: 1}}, {State: f.states["shop/fpm"], PID: 100, Since: time.Now()},
 	}}, Pools: []PoolStatus{{Name: "shop/emails", Workers: []ProcessStatus{worker("0"), old, worker("1")}}}}}
-	for _, name := range []string{"web:0", "jobs:0", "jobs:1", "solo:0", "late:0"} {
-		s.Programs = append(s.Programs, f.process(name))
+	for _, name := range []string{"web:0", "jobs:0", "jobs:1", "solo:0", "late:0", "fresh:0"} {
+		if f.states[name] != "" {
+			s.Programs = append(s.Programs, f.process(name))
+		}
 	}
 	return s, nil
 }
@@ -81,6 +87,56 @@ func (f *fleet) Process(ctx context.Context, o ProcessOrder, by release.By) ([]P
 	}
 	r.State = f.states[o.Name]
 	return []ProcessResult{r}, nil
+}
+
+// Reload has what the test says is in the file.
+func (f *fleet) Reload(_ context.Context, plan bool, _ release.By) (Reload, error) {
+	f.mu2.Lock()
+	defer f.mu2.Unlock()
+	r := Reload{Plan: plan, Changes: f.changes}
+	if f.broken != "" {
+		return r, &Error{Kind: Rejected, Message: f.broken}
+	}
+	if plan {
+		return r, nil
+	}
+	f.reloads++
+	for _, c := range f.changes {
+		switch c.Action {
+		case "start":
+			f.states[c.Name+":0"] = "running"
+		case "stop":
+			delete(f.states, c.Name+":0")
+		}
+	}
+	f.changes = nil
+	return r, nil
+}
+
+// supervisorctl update makes a reload of superd of it, once, and stops what is gone.
+func TestRereadAndUpdate(t *testing.T) {
+	t.Parallel()
+	h, f := compatHouse(t)
+	f.changes = []Change{{Name: "fresh", Action: "start"}, {Name: "late", Action: "stop"}, {Name: "solo", Action: "stop"}, {Name: "jobs", Action: "restart"}, {Name: "web", Action: "nothing"}, {Name: "shop/emails", Action: "later"}}
+	if out, exit := supervisorctl(t, h.socket, "reread"); exit != 0 || out != "fresh: available\njobs: changed\nlate: disappeared\nsolo: disappeared\n" {
+		t.Errorf("reread: exit %d\n%s", exit, out)
+	}
+	out, exit := supervisorctl(t, h.socket, "update")
+	if exit != 0 || out != "late: stopped\nlate: removed process group\nsolo: stopped\nsolo: removed process group\njobs: stopped\njobs: updated process group\nfresh: added process group\n" {
+		t.Errorf("update: exit %d\n%s", exit, out)
+	}
+	f.mu2.Lock()
+	if f.reloads != 1 || f.states["jobs:0"] != "running" || f.states["jobs:1"] != "running" {
+		t.Errorf("%d reloads, %v", f.reloads, f.states)
+	}
+	f.broken = "superd.toml:3: nonsense"
+	f.mu2.Unlock()
+	if out, _ := supervisorctl(t, h.socket, "reread"); !strings.Contains(out, "ERROR") || !strings.Contains(out, "nonsense") {
+		t.Errorf("a broken file: %s", out)
+	}
+	if _, err := h.rpc("supervisor.removeProcessGroup", "front"); asFault(err, "").Code != faultStillRunning {
+		t.Errorf("a running group is removed: %v", err)
+	}
 }
 
 func (f *fleet) Logs(ctx context.Context, q LogQuery, emit func(LogLine) error) error {

@@ -47,8 +47,8 @@ func compatMethods() map[string]compatMethod {
 		"supervisor.shutdown":           {(*request).rpcShutdown, true, "boolean", "Stops everything, and then superd."},
 		"supervisor.restart":            {(*request).rpcRestart, true, "boolean", "Not served: superd upgrades itself without stopping anything, see superctl upgrade."},
 		"supervisor.reloadConfig":       {(*request).rpcReload, false, "array", "What a new configuration would add, change and remove."},
-		"supervisor.addProcessGroup":    {(*request).rpcAdd, true, "boolean string", "Makes the new configuration hold."},
-		"supervisor.removeProcessGroup": {(*request).rpcRemove, true, "boolean string", "Tells whether a group may be removed; addProcessGroup, or superctl reload, does it."},
+		"supervisor.addProcessGroup":    {(*request).rpcAdd, true, "boolean string", "Makes a new configuration hold, and starts the group."},
+		"supervisor.removeProcessGroup": {(*request).rpcRemove, true, "boolean string", "Makes a new configuration hold that has the group no longer. It must be stopped."},
 
 		"supervisor.sendProcessStdin":    {(*request).rpcStdin, true, "boolean string string", "Gives text to the standard input of a process."},
 		"supervisor.sendRemoteCommEvent": {(*request).rpcEvent, true, "boolean string string", "Does nothing: superd has no event listeners."},
@@ -285,7 +285,10 @@ func (q *request) rpcGroup(verb Verb, p *params) (any, error) {
 		return nil, err
 	}
 	found, _, err := meant(all, name+":*")
-	if err != nil {
+	switch {
+	case err != nil && verb == VerbStop && q.server.gone.has(name):
+		return []any{}, nil
+	case err != nil:
 		return nil, fault(faultBadName, name)
 	}
 	if bad != nil {

@@ -22,6 +22,8 @@ type Server struct {
 	log    *slog.Logger
 
 	naming func() Naming // nil: names are those of superd
+	gone   groups        // that a reload of supervisorctl's has ended
+	come   groups        // and begun
 
 	connections *quota
 	followers   *quota
