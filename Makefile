@@ -19,7 +19,7 @@ export GOTOOLCHAIN ?= go1.26.11
 export PATH := /usr/local/go/bin:$(PATH)
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: build test unit lint vuln fuzz e2e demo bench deps clean
+.PHONY: build test unit lint vuln fuzz e2e soak demo bench deps clean
 
 build: ## superd, superctl and superd-keeper into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/superd-keeper ./cmd/superd-keeper
@@ -43,6 +43,10 @@ fuzz: ## every fuzz target for FUZZTIME
 
 e2e: build ## stories against real php-fpm, nginx and Redis
 	go test -race -tags e2e -count=1 -timeout 40m ./e2e/...
+
+SOAK ?= 1000
+soak: build ## so many switches under load; nothing of them stays
+	SUPERD_SOAK=$(SOAK) go test -race -tags e2e -count=1 -timeout 2h -v -run TestManySwitchesLeaveNothing ./e2e/
 
 demo: deps build ## a small PHP shop: switch, bad release, rollback, crash, report
 	go run ./e2e/demo
