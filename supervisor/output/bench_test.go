@@ -3,7 +3,7 @@ package output
 import (
 	"bytes"
 	"context"
-	"fmt"
+
 	"io"
 	"log/slog"
 	"os"
@@ -113,6 +113,6 @@ func count(b *testing.B, path string, want int) {
 		}
 	}
 	if lines != want {
-		b.Error(fmt.Sprintf("%d lines are stored, %d were written", lines, want))
+		b.Errorf("%d lines are stored, %d were written", lines, want)
 	}
 }
