@@ -186,7 +186,7 @@ func programKeys(p *Program) []key {
 		{name: "user", kind: account{into: &p.User}},
 		{name: "group", kind: account{into: &p.Group, group: true}},
 		{name: "umask", kind: mode{into: &p.Umask, mask: true}},
-		{name: "stdin", kind: choice{&p.Stdin, []string{"null", "pipe"}}},
+		{name: "stdin", kind: choice{&p.Stdin, []string{"null", "pipe"}}, later: true},
 		{name: "env", kind: environment{&p.Env}},
 		{name: "env_file", kind: template{&p.EnvFile, `a file, such as "/etc/default/nginx"`}},
 		{name: "clear_env", kind: flag{&p.ClearEnv}},
