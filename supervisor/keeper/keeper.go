@@ -47,6 +47,7 @@ type Keeper struct {
 	superd superd
 
 	renewal renewal
+	store   store
 
 	alone    time.Time // since when children live and nobody commands
 	draining bool
@@ -70,6 +71,9 @@ func Run(o Options) (int, error) {
 	if k.null, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return 0, failed("open "+os.DevNull, err)
 	}
+	if err := k.takeBack(); err != nil {
+		say(err.Error()) // the next superd finds the children in its ledger
+	}
 	if err := k.listen.open(o.Socket); err != nil {
 		return 0, err
 	}
@@ -90,7 +94,7 @@ func newKeeper(o Options) (*Keeper, error) {
 	}
 	k := &Keeper{options: o, rights: make([]byte, wire.RightsSpace()), renewal: renewal{pidfd: -1, words: -1}}
 	k.table.init(descriptorLimit())
-	return k, nil
+	return k, k.store.open()
 }
 
 // run is the loop.
@@ -103,6 +107,8 @@ func (k *Keeper) run() int {
 		k.judgePulse(now)
 		k.keepSuperd(now)
 		k.tryRenewal(now)
+		k.storeAll()
+		k.store.live(now)
 		k.watchPipes(now)
 		if code, gone := k.leave(now); gone {
 			return code
@@ -131,15 +137,7 @@ func (k *Keeper) wait() time.Time {
 		k.watch(c.fd, c.events(k), c)
 	}
 	for _, c := range k.table.children {
-		if c.stage >= 0 {
-			k.watch(c.stage, unix.POLLIN, stagePipe{c})
-		}
-		if k.draining && !c.dead && !c.silent {
-			k.watch(c.out, unix.POLLIN, outputPipe{&c.out, &c.silent})
-		}
-		if k.unread() && !c.dead && !c.mute && c.err >= 0 {
-			k.watch(c.err, unix.POLLIN, outputPipe{&c.err, &c.mute})
-		}
+		k.watchChild(c)
 	}
 	n, err := unix.Poll(k.polled, k.timeout(time.Now()))
 	k.soon = time.Time{}
@@ -155,6 +153,24 @@ func (k *Keeper) wait() time.Time {
 	return time.Now()
 }
 
+// watchChild watches what a child has to say of itself: its end if it is nobody's here,
+// its stage, and its output if nobody else reads that.
+func (k *Keeper) watchChild(c *child) {
+	if c.orphan && !c.dead && !c.resting {
+		k.watch(c.pidfd, unix.POLLIN, orphanEnd{c})
+	}
+	c.resting = false
+	if c.stage >= 0 {
+		k.watch(c.stage, unix.POLLIN, stagePipe{c})
+	}
+	if k.draining && !c.dead && !c.silent {
+		k.watch(c.out, unix.POLLIN, outputPipe{&c.out, &c.silent})
+	}
+	if k.unread() && !c.dead && !c.mute && c.err >= 0 {
+		k.watch(c.err, unix.POLLIN, outputPipe{&c.err, &c.mute})
+	}
+}
+
 func (k *Keeper) watch(fd int, events int16, s source) {
 	k.polled = append(k.polled, unix.PollFd{Fd: int32(fd), Events: events})
 	k.sources = append(k.sources, s)
@@ -163,7 +179,7 @@ func (k *Keeper) watch(fd int, events int16, s source) {
 // timeout is how many milliseconds may pass until the next limit, -1 for none.
 func (k *Keeper) timeout(now time.Time) int {
 	next := time.Time{}
-	limits := [...]time.Time{k.soon, k.patience, k.superd.due, k.drainTime(), k.listen.pause, k.leaving.due(), k.pulseDue(), k.renewal.due()}
+	limits := [...]time.Time{k.soon, k.patience, k.superd.due, k.drainTime(), k.listen.pause, k.leaving.due(), k.pulseDue(), k.renewal.due(), k.store.next}
 	for _, t := range limits {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t

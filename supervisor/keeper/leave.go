@@ -56,10 +56,10 @@ func (k *Keeper) leave(now time.Time) (code int, gone bool) {
 		say("list processes: " + err.Error())
 		return 0, false
 	}
-	left := 0
+	left := k.killOrphans()
 	self := os.Getpid()
 	for pid, s := range procs {
-		if !descends(procs, pid, self) {
+		if !descends(procs, pid, self) && !k.ofOrphan(procs, pid) {
 			continue
 		}
 		left++

@@ -62,7 +62,7 @@ func (k *Keeper) order(c *conn, f wire.Frame, fds []int) []int {
 	case wire.Put:
 		return k.put(c, f, fds)
 	case wire.Drop:
-		k.table.drop(f.Slot)
+		k.unhold(f.Slot)
 		k.answer(c, f, wire.OK, "")
 	case wire.Tell:
 		k.tell(c, f)
@@ -181,12 +181,13 @@ func (k *Keeper) tell(c *conn, f wire.Frame) {
 		k.answer(c, f, wire.Failed, "signal "+itoa(int(f.Status))+" to PID "+itoa(ch.pid)+": "+err.Error())
 		return
 	}
-	ch.asked = 1
+	ch.asked, k.store.dirty = 1, true
 	k.answer(c, f, wire.OK, "")
 }
 
 func (k *Keeper) acknowledge(f wire.Frame) {
 	if ch := k.table.slots[f.Slot]; ch != nil && ch.pid == int(f.PID) && ch.dead {
+		k.store.forget(ch.storedNames()...)
 		k.table.forget(ch)
 	}
 }
@@ -206,7 +207,9 @@ func (k *Keeper) put(c *conn, f wire.Frame, fds []int) []int {
 			return fds
 		}
 	}
+	k.unhold(f.Slot)
 	k.table.put(f.Slot, fds[0])
+	k.store.dirty = true
 	k.answer(c, f, wire.OK, "")
 	return nil
 }

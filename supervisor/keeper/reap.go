@@ -42,6 +42,7 @@ func (k *Keeper) reap() {
 			c.dead, c.status, c.at, c.reason = true, status, time.Now().UnixNano(), c.whyNot()
 			closeFD(&c.stage)
 			delete(k.table.pids, pid)
+			k.store.dirty = true
 		}
 		for {
 			if _, err := unix.Wait4(pid, nil, 0, nil); !errors.Is(err, unix.EINTR) {

@@ -112,6 +112,7 @@ func (r *renewable) renew(c *client.Client, before, after string) {
 // formats. Nothing of what it keeps is lost: children, one that waits at its gate, exits
 // that nobody has acknowledged, whom it has told to stop, what it holds, who commands.
 func TestRenewalKeepsEverything(t *testing.T) {
+	t.Parallel()
 	r := startRenewable(t)
 	c := dial(t, r.Keeper)
 	lives := spawn(t, c, shell("lives", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.02; done"))
@@ -224,6 +225,7 @@ func TestRenewalLosesNoExit(t *testing.T) {
 
 // A program that cannot take the keeper's place is refused before anything is changed.
 func TestRenewalRefused(t *testing.T) {
+	t.Parallel()
 	r := startRenewable(t)
 	c := dial(t, r.Keeper)
 	ch := spawn(t, c, shell("lives", "sleep 1000"))

@@ -108,6 +108,7 @@ func (k *Keeper) fork(f *wire.Frame, spec int, files []int) (*child, int, error)
 		out: take(&p.out[0]), err: take(&p.err[0]), in: take(&p.in[1]), stage: take(&p.stage[0]),
 	}
 	k.table.add(c)
+	k.store.dirty = true
 	return c, take(&p.gate[1]), nil
 }
 

@@ -130,7 +130,7 @@ func (k *Keeper) encode() []byte {
 		w.record(recordChild, c.encode)
 	}
 	for _, h := range k.table.held {
-		w.record(recordHeld, func(f *writer) { f.text([]byte(h.name)); f.fd(h.fd) })
+		w.record(recordHeld, func(f *writer) { f.text([]byte(h.name)); f.fd(h.fd); f.number(h.key) })
 	}
 	if c := k.commander; c != nil {
 		w.record(recordCommand, func(f *writer) {
@@ -163,6 +163,7 @@ func (c *child) encode(f *writer) {
 	f.text([]byte(c.reason))
 	f.flag(c.told)
 	f.number(uint64(c.asked))
+	f.flag(c.orphan)
 }
 
 func (c *child) decode(f *reader) {
@@ -171,7 +172,7 @@ func (c *child) decode(f *reader) {
 		*fd = f.fd()
 	}
 	c.said, c.dead, c.status, c.at, c.reason = f.text(), f.flag(), uint32(f.number()), int64(f.number()), string(f.text())
-	c.told, c.asked = f.flag(), uint32(f.number())
+	c.told, c.asked, c.orphan = f.flag(), uint32(f.number()), f.flag()
 }
 
 // fds are the descriptors of a child, in the order of the state.
@@ -206,7 +207,7 @@ func (k *Keeper) decode(b []byte) (before string, err error) {
 				delete(k.table.pids, c.pid)
 			}
 		case recordHeld:
-			k.table.held = append(k.table.held, held{string(f.text()), f.fd()})
+			k.table.held = append(k.table.held, held{name: string(f.text()), fd: f.fd(), key: f.number()})
 		case recordCommand:
 			k.decodeCommander(&f)
 		case recordEnd:

@@ -15,7 +15,7 @@ func written() *Keeper {
 	k.table.add(&child{slot: "a", note: []byte("n"), pid: 20, start: 5, born: 6, pidfd: 8, out: 9, err: -1, in: 10, stage: -1, said: []byte("!"), asked: 1})
 	k.table.add(&child{slot: "b", pid: 21, pidfd: 11, out: 12, err: 13, in: -1, stage: 14, dead: true, status: 256, at: 3, reason: "why", told: true})
 	delete(k.table.pids, 21)
-	k.table.held = []held{{"h", 15}}
+	k.table.held = []held{{name: "h", fd: 15, key: 2}}
 	k.commander = &conn{fd: 16, pid: 12, pidfd: 17, epoch: 9, knows: 3}
 	k.renewal.id = 77
 	return k

@@ -50,7 +50,7 @@ func (k *Keeper) startSuperd() error {
 	}
 	env := []string{"SUPERD_KEEPER=" + k.options.Socket}
 	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "SUPERD_KEEPER=") {
+		if !strings.HasPrefix(e, "SUPERD_KEEPER=") && !strings.HasPrefix(e, "LISTEN_") {
 			env = append(env, e)
 		}
 	}

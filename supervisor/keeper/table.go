@@ -3,6 +3,7 @@ package keeper
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,13 +46,20 @@ type child struct {
 
 	asked uint32 // 1 once the stop signal was sent, see tell
 
+	stored  uint32    // those of fds that systemd has too, by bit
+	orphan  bool      // not a child of this process: see orphan.go
+	ended   time.Time // of an orphan: when its end was seen
+	resting bool      // of an orphan: do not ask at once again
+
 	silent, mute bool // out, err: nothing will come any more that would have to be drained
 }
 
 // held is a descriptor superd has left here.
 type held struct {
-	name string
-	fd   int
+	name   string
+	fd     int
+	key    uint64 // its name in systemd's store; 0: it has none yet
+	stored bool
 }
 
 // table is everything that outlives superd.
@@ -126,7 +134,7 @@ func (t *table) put(name string, fd int) {
 			return
 		}
 	}
-	t.held = append(t.held, held{name, fd})
+	t.held = append(t.held, held{name: name, fd: fd})
 }
 
 func (t *table) holds(name string) bool {

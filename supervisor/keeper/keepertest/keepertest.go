@@ -49,6 +49,13 @@ func StartProgram(t testing.TB, keeper string, superd ...string) *Keeper {
 	return launch(t, keeper, socketFor(t), nil, superd).serving()
 }
 
+// StartWith is Start for a given socket, with a prefix before the command as in Launch
+// and with files, which become descriptors 3, 4 and so on.
+func StartWith(t testing.TB, socket string, files []*os.File, prefix ...string) *Keeper {
+	t.Helper()
+	return launch(t, Binary(t), socket, prefix, []string{"sleep", "infinity"}, files...).serving()
+}
+
 // serving waits until the keeper serves.
 func (k *Keeper) serving() *Keeper {
 	t := k.t
@@ -91,12 +98,13 @@ func LaunchAt(t testing.TB, socket string, prefix []string, superd ...string) *K
 	return launch(t, Binary(t), socket, prefix, superd)
 }
 
-func launch(t testing.TB, keeper, socket string, prefix, superd []string) *Keeper {
+func launch(t testing.TB, keeper, socket string, prefix, superd []string, files ...*os.File) *Keeper {
 	t.Helper()
 	argv := append(append(append([]string{}, prefix...), keeper, "run", "--socket", socket, "--"), superd...)
 	k := &Keeper{t: t, socket: socket, words: &words{}, gone: make(chan struct{})}
 	k.cmd = exec.Command(argv[0], argv[1:]...)
 	k.cmd.Stderr = k.words
+	k.cmd.ExtraFiles = files
 	k.cmd.WaitDelay = time.Second // what it keeps may hold its standard error
 	if err := k.cmd.Start(); err != nil {
 		t.Fatalf("start keeper: %v", err)
