@@ -280,13 +280,14 @@ func (q *request) logQuery() (LogQuery, error) {
 	if stream != "" && stream != "stdout" && stream != "stderr" {
 		unknown = &Error{Kind: Usage, Message: fmt.Sprintf("stream=%s: must be stdout or stderr", stream)}
 	}
+	mark, unmarked := q.flag("mark")
 	since, early := q.moment("since")
 	until, late := q.moment("until")
 	if follow && !until.IsZero() {
 		late = &Error{Kind: Usage, Message: "until and follow exclude each other"}
 	}
-	query := LogQuery{Name: q.name, Lines: int(lines), Follow: follow, Stream: stream, Since: since, Until: until}
-	return query, errors.Join(wrong, unclear, unknown, early, late)
+	query := LogQuery{Name: q.name, Lines: int(lines), Follow: follow, Stream: stream, Since: since, Until: until, Mark: mark}
+	return query, errors.Join(wrong, unclear, unknown, early, late, unmarked)
 }
 
 func (q *request) eventQuery() (since uint64, follow bool, err error) {

@@ -70,27 +70,6 @@ func (c *Client) FollowSwitch(ctx context.Context, app, id string, since uint64)
 	}
 }
 
-// Logs are the lines that a query asks for, until there are no more or ctx ends.
-func (c *Client) Logs(ctx context.Context, q LogQuery) iter.Seq2[LogLine, error] {
-	query := url.Values{"lines": {strconv.Itoa(q.Lines)}}
-	if q.Follow {
-		query.Set("follow", "1")
-	}
-	if q.Stream != "" {
-		query.Set("stream", q.Stream)
-	}
-	for name, at := range map[string]time.Time{"since": q.Since, "until": q.Until} {
-		if !at.IsZero() {
-			query.Set(name, at.Format(time.RFC3339Nano))
-		}
-	}
-	path := "/v1/logs/" + url.PathEscape(q.Name) + "?" + query.Encode()
-	return func(yield func(LogLine, error) bool) {
-		_, err := lines(ctx, c, path, func(l LogLine) error { return enough(yield(l, nil)) })
-		last(yield, err)
-	}
-}
-
 func enough(more bool) error {
 	if more {
 		return nil

@@ -32,7 +32,7 @@ var routes = []route{
 	{"GET", "/v1/status", RoleRead, (*request).status},
 	{"GET", "/v1/metrics", RoleRead, (*request).metrics},
 	{"GET", "/v1/events?since&follow", RoleRead, (*request).events},
-	{"GET", "/v1/logs/{name...}?lines&follow&stream&since&until", RoleRead, (*request).logs},
+	{"GET", "/v1/logs/{name...}?lines&follow&stream&since&until&mark", RoleRead, (*request).logs},
 	{"POST", "/v1/logs/{name...}/clear", RoleOperate, (*request).clearLog},
 
 	{"GET", "/v1/apps/{app}/releases", RoleRead, (*request).releases},

@@ -26,8 +26,8 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/processes/shop%2Femails:3/stop", "/v1/processes/{name...}/stop", "", "shop/emails:3"},
 		{"POST", "/v1/processes/shop/*/stop", "/v1/processes/{name...}/stop", "", "shop/*"},
 		{"POST", "/v1/processes/start/stop", "/v1/processes/{name...}/stop", "", "start"},
-		{"GET", "/v1/logs/shop/emails:3", "/v1/logs/{name...}?lines&follow&stream&since&until", "", "shop/emails:3"},
-		{"GET", "/v1/logs/a%25b", "/v1/logs/{name...}?lines&follow&stream&since&until", "", "a%b"},
+		{"GET", "/v1/logs/shop/emails:3", "/v1/logs/{name...}?lines&follow&stream&since&until&mark", "", "shop/emails:3"},
+		{"GET", "/v1/logs/a%25b", "/v1/logs/{name...}?lines&follow&stream&since&until&mark", "", "a%b"},
 	} {
 		r, names, err := find(tt.method, tt.path)
 		if err != nil || r.path != tt.route || names["app"] != tt.app || names["name"] != tt.name {

@@ -247,6 +247,8 @@ type LogQuery struct {
 	// Since and Until are when the lines were written; zero: no limit. With Follow
 	// there is no Until.
 	Since, Until time.Time
+
+	Mark bool // with Follow: a line with CaughtUp is between the past of each process and what comes
 }
 
 // LogLine is one line that a process wrote.
@@ -258,6 +260,9 @@ type LogLine struct {
 	At     time.Time `json:"at,omitzero"`      // when it was written, as far as that is known
 	Missed int       `json:"missed,omitempty"` // no line: so many are missing here, they came faster than they were read
 	Note   string    `json:"note,omitempty"`   // no line: what is to be known of the others
+
+	// CaughtUp is no line: the past of the process is told, what follows is new.
+	CaughtUp bool `json:"caught_up,omitempty"`
 }
 
 // Kinds of events that clients act on. The others are for people.

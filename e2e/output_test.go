@@ -3,11 +3,12 @@
 package e2e
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,6 +35,14 @@ func TestNoLineIsLostWhenSuperdDies(t *testing.T) {
 		fmt.Sprintf(talking, "objects", `stderr = "file", format = "json"`)
 	s := newSite(t, lab.Config{Children: 2, Workers: 1, More: more}, "$realpath_root")
 	s.wholly("r1", 20*time.Second)
+	follow, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	following := s.Superctl(follow, "logs", "-f", "-n", "1", "shop/plain")
+	var seen, said bytes.Buffer
+	following.Stdout, following.Stderr = &seen, &said
+	if err := following.Start(); err != nil {
+		t.Fatal(err)
+	}
 	for range 4 {
 		time.Sleep(700 * time.Millisecond)
 		if _, err := s.KillSuperd(); err != nil {
@@ -41,26 +50,15 @@ func TestNoLineIsLostWhenSuperdDies(t *testing.T) {
 		}
 		eventually(t, 30*time.Second, "superd is back", func() bool { st, err := s.Status(); return err == nil && st.Healthy })
 	}
-	follow, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	following := s.Superctl(follow, "logs", "-f", "shop/plain", "shop/objects")
-	seen, err := following.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := following.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if line, err := bufio.NewReader(seen).ReadString('\n'); err != nil || !strings.HasPrefix(line, "shop/") {
-		t.Errorf("the first line that is followed is %q, %v", line, err)
-	}
 	s.ctl(0, "stop", "shop/plain", "shop/objects")
+	time.Sleep(time.Second) // until all is shown
 	if err := following.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
 	if err := following.Wait(); err != nil {
 		t.Errorf("logs -f ended with %v", err)
 	}
+	allFollowed(t, seen.String(), said.String())
 
 	o := s.ctl(0, "logs", "-n", "100000", "shop/plain")
 	var lines, complaints []int
@@ -81,6 +79,30 @@ func TestNoLineIsLostWhenSuperdDies(t *testing.T) {
 	eachAtLeastOnce(t, objects(t, s.Path("log", "shop", "objects-0.err.log")), "complaint")
 	if o := s.ctl(0, "logs", "--stream", "stderr", "-n", "5", "shop/objects"); strings.Count(o.Out, "complaint") != 5 {
 		t.Errorf("five complaints are\n%s", o.Out)
+	}
+}
+
+// allFollowed looks for every line once in what superctl logs -f has shown while superd died
+// again and again.
+func allFollowed(t *testing.T, seen, said string) {
+	t.Helper()
+	var lines []int
+	for text := range strings.Lines(seen) {
+		lines = append(lines, numberOf(text[strings.LastIndex(text, "|")+1:], "line")...)
+	}
+	if said != "" {
+		t.Errorf("superctl said: %s", said)
+	}
+	if len(lines) < 100 {
+		t.Fatalf("%d lines were shown", len(lines))
+	}
+	for i, n := range lines {
+		if n != lines[0]+i {
+			t.Fatalf("after line %d comes line %d; %d were shown", lines[i-1], n, len(lines))
+		}
+	}
+	if !strings.Contains(seen, fmt.Sprintf("end %d", lines[len(lines)-1]+1)) {
+		t.Errorf("the last line is missing after %d", lines[len(lines)-1])
 	}
 }
 
@@ -108,10 +130,12 @@ func TestFollowersOfLogsWhileShuttingDown(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("superd is still there after 30 s")
 	}
-	if err := following.Wait(); ctx.Err() != nil {
-		t.Errorf("superctl logs -f goes on without superd: %v", err)
+	for _, reader := range []*exec.Cmd{following, stuck} { // they wait for another superd
+		_ = reader.Process.Signal(syscall.SIGINT)
+		if _ = reader.Wait(); ctx.Err() != nil {
+			t.Error("superctl logs -f goes on after Ctrl-C")
+		}
 	}
-	_ = stuck.Wait() // its exit code says nothing here
 }
 
 func numberOf(text, word string) []int {

@@ -165,33 +165,45 @@ func (d *daemon) followLogs(ctx context.Context, names []string, q control.LogQu
 	var following sync.WaitGroup
 	defer following.Wait()
 	defer cancel()
-	merged := make(chan output.Line)
+	merged := make(chan control.LogLine)
 	for _, name := range names {
 		lines, err := d.output.Follow(ctx, name, q.Lines, q.Stream)
 		if err != nil {
 			continue // forgotten since it was listed
 		}
-		following.Go(func() {
-			for l := range lines {
-				select {
-				case merged <- l:
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
+		following.Go(func() { passOn(ctx, name, lines, q, merged) })
 	}
 	for {
 		select {
 		case l := <-merged:
-			if l.At.Before(q.Since) {
-				continue
-			}
-			if err := emit(logLine(l)); err != nil {
+			if err := emit(l); err != nil {
 				return err
 			}
 		case <-ctx.Done():
 			return nil
+		}
+	}
+}
+
+// passOn sends the lines of one process to those who asked, and if they want it where
+// the past ends: behind what was there when it began.
+func passOn(ctx context.Context, name string, lines <-chan output.Line, q control.LogQuery, to chan<- control.LogLine) {
+	send := func(l control.LogLine) {
+		select {
+		case to <- l:
+		case <-ctx.Done():
+		}
+	}
+	past := len(lines)
+	if past == 0 && q.Mark {
+		send(control.LogLine{Process: name, CaughtUp: true})
+	}
+	for l := range lines {
+		if !l.At.Before(q.Since) {
+			send(logLine(l))
+		}
+		if past--; past == 0 && q.Mark {
+			send(control.LogLine{Process: name, CaughtUp: true})
 		}
 	}
 }
