@@ -66,7 +66,7 @@ var classes = map[string]Class{
 	"app.*.fpm.ini":                       Restart,
 	"app.*.fpm.args":                      Restart,
 	"app.*.fpm.include":                   Restart,
-	"app.*.fpm.listen":                    Later,
+	"app.*.fpm.listen":                    Live,
 	"app.*.fpm.handoff":                   Later,
 
 	// Of ready and watchdog a process is told by its environment.

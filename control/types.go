@@ -63,6 +63,14 @@ type FPMStatus struct {
 	Name        string             `json:"name"` // "shop/fpm"
 	Listen      string             `json:"listen"`
 	Generations []GenerationStatus `json:"generations,omitempty"`
+	Former      []FormerListen     `json:"former,omitempty"` // addresses of before, which are still open
+}
+
+// FormerListen is where the web server connected before listen was changed. It is
+// served, by masters of its own, until nobody has come for a quarter of an hour.
+type FormerListen struct {
+	Listen string    `json:"listen"`
+	Used   time.Time `json:"used"` // nobody has come since
 }
 
 // GenerationStatus is one master of PHP-FPM and its children.

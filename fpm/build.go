@@ -27,7 +27,7 @@ const (
 )
 
 // held is the name that the keeper knows a socket by.
-func (w *Web) held(base, socket string) string { return "fpm/" + w.o.App + "/" + base + "/" + socket }
+func (w *Web) held(base, socket string) string { return "fpm/" + w.id() + "/" + base + "/" + socket }
 
 func (w *Web) rendering(at place, p Pool) rendering {
 	return rendering{at: at, pool: p, literal: w.o.Handoff == Reload}
@@ -149,7 +149,7 @@ func (w *Web) test(ctx context.Context, g release.Generation) error {
 	if err != nil {
 		return err
 	}
-	r := w.rendering(place{Generation: g, App: w.o.App, Base: filepath.Base(dir), Home: dir, Address: w.address}, pool)
+	r := w.rendering(place{Generation: g, App: w.id(), Base: filepath.Base(dir), Home: dir, Address: w.address}, pool)
 	if err = r.write(dir); err == nil {
 		err = try(ctx, r, dir)
 	}

@@ -146,7 +146,7 @@ func (w *Web) Serving() (release.Generation, bool) {
 		return release.Generation{}, false
 	}
 	at, err := readPlace(home)
-	if err != nil || at.App != w.o.App || at.Address != w.address {
+	if err != nil || at.App != w.id() || at.Address != w.address {
 		return release.Generation{}, false
 	}
 	return at.Generation, true

@@ -28,7 +28,7 @@ func (w *Web) reload(ctx context.Context, g release.Generation) error {
 		return err
 	}
 	if s == nil {
-		at := place{Generation: g, App: w.o.App, Base: reloadBase, Home: filepath.Join(w.o.RunDir, reloadBase), Address: w.address}
+		at := place{Generation: g, App: w.id(), Base: reloadBase, Home: filepath.Join(w.o.RunDir, reloadBase), Address: w.address}
 		if s, err = w.begin(ctx, at); err != nil {
 			return err
 		}

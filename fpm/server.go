@@ -138,7 +138,7 @@ func (s *server) spec(ctx context.Context) (supervisor.Spec, error) {
 		env = append(env, "NOTIFY_SOCKET="+socket)
 	}
 	return supervisor.Spec{
-		Name: s.owner.name(), Slot: fmt.Sprintf("%s@%s/%d", s.owner.name(), at.Base, life), Note: own,
+		Name: s.owner.name(), Slot: fmt.Sprintf("%s/fpm@%s/%d", s.owner.id(), at.Base, life), Note: own,
 		Argv: append([]string{pool.Binary}, r.arguments(at.Home)...), Env: env, Dir: "/", Umask: 0o022,
 		User:  myself(),
 		Files: files, Log: s.owner.o.Output, StopSignal: syscall.SIGQUIT, StopTimeout: s.owner.o.Drain + quitGrace,

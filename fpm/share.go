@@ -83,7 +83,7 @@ func (w *Web) share(ctx context.Context, g release.Generation, part float64) err
 	sh.before = sh.requests()
 	if w.address != "" {
 		err = w.port(w.address).split(main.at.Seat, s.at.Seat, part)
-	} else if err = s.web.admit(w.o.Access); err == nil {
+	} else if err = s.web.admit(w.access()); err == nil {
 		sh.path = w.link()
 		err = w.do(func(ctx context.Context) { sh.alternate(ctx) })
 	}

@@ -184,7 +184,7 @@ func (w *Web) heedAll(ctx context.Context, lines <-chan string) {
 
 func (w *Web) heed(line string) {
 	m := bySignal.FindStringSubmatch(line)
-	if m == nil || m[1] != w.o.App {
+	if m == nil || m[1] != w.id() {
 		return
 	}
 	number, err := strconv.ParseUint(m[2], 10, 64)

@@ -28,7 +28,7 @@ func (w *Web) Adopt(c *supervisor.Child) bool {
 		return false
 	}
 	var n note
-	if err := json.Unmarshal(c.Note(), &n); err != nil || n.App != w.o.App || !isBase(n.Base) || filepath.Base(n.Home) != n.Base {
+	if err := json.Unmarshal(c.Note(), &n); err != nil || n.App != w.id() || !isBase(n.Base) || filepath.Base(n.Home) != n.Base {
 		return false
 	}
 	at := n.place
@@ -105,7 +105,7 @@ func (w *Web) settlePorts() error {
 func (w *Web) takePorts(ctx context.Context) {
 	inUse := map[string]bool{}
 	for _, name := range w.o.Children.HeldNames() {
-		if rest, ok := strings.CutPrefix(name, portNames(w.o.App)); ok {
+		if rest, ok := strings.CutPrefix(name, portNames(w.id())); ok {
 			address, _, _ := strings.Cut(rest, "/")
 			inUse[address] = true
 		}
@@ -240,7 +240,7 @@ func (w *Web) resume() error {
 		}
 	}
 	at, err := readPlace(home)
-	if err != nil || at.App != w.o.App || at.Address != w.address || w.taken(at.Base) {
+	if err != nil || at.App != w.id() || at.Address != w.address || w.taken(at.Base) {
 		return nil //nolint:nilerr // nothing that could be gone on with; Promote begins anew
 	}
 	own, ok := w.o.Children.Held(w.held(at.Base, "web"))
@@ -281,7 +281,7 @@ func (w *Web) choose() {
 
 // sweep removes what belongs to no server.
 func (w *Web) sweep() error {
-	prefix := "fpm/" + w.o.App + "/"
+	prefix := "fpm/" + w.id() + "/"
 	for _, name := range w.o.Children.HeldNames() {
 		if !strings.HasPrefix(name, prefix) {
 			continue

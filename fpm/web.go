@@ -34,6 +34,7 @@ const (
 // Options are what New needs. Everything but Lines is required.
 type Options struct {
 	App      string
+	Front    string // "" or a suffix: one of several Webs of the app; see Fronts
 	RunDir   string // of this app alone; it is made. Who connects to Listen must be able to pass it
 	Listen   string // the public path, which must not be a directory; or a TCP address such as 127.0.0.1:9000
 	Access   Access // who may connect to Listen when it is a path
@@ -107,6 +108,9 @@ var _ release.Web = (*Web)(nil)
 
 func (w *Web) name() string { return w.o.App + "/fpm" }
 
+// id is what tells the masters and sockets of this Web from those of others.
+func (w *Web) id() string { return w.o.App + w.o.Front }
+
 // Run owns every goroutine of the web side until ctx ends. The masters live on.
 func (w *Web) Run(ctx context.Context) error {
 	var jobs sync.WaitGroup
@@ -172,7 +176,7 @@ func (w *Web) port(address string) *port {
 	p, ok := w.ports[address]
 	if !ok {
 		at, _ := tcp(address) // New or an earlier one has seen that it is
-		p = newPort(w.o.App, at, w.o.Backlog, w.o.Children)
+		p = newPort(w.id(), at, w.o.Backlog, w.o.Children)
 		w.ports[address] = p
 	}
 	return p
@@ -435,7 +439,7 @@ func (w *Web) place(g release.Generation) place {
 	for life := 1; w.taken(base); life++ {
 		base = fmt.Sprintf("%d-%d", g.Number, life)
 	}
-	return place{Generation: g, App: w.o.App, Base: base, Home: filepath.Join(w.o.RunDir, base), Address: w.address}
+	return place{Generation: g, App: w.id(), Base: base, Home: filepath.Join(w.o.RunDir, base), Address: w.address}
 }
 
 func (w *Web) taken(base string) bool {

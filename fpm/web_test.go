@@ -153,6 +153,20 @@ type life struct {
 
 func (s *shop) superd() *life {
 	s.t.Helper()
+	return s.superdOf(func(o Options) (*Web, someWeb) {
+		w := New(o)
+		return w, w
+	})
+}
+
+// someWeb is a Web, or several of them.
+type someWeb interface {
+	Adopt(c *supervisor.Child) bool
+	Run(ctx context.Context) error
+}
+
+func (s *shop) superdOf(build func(o Options) (*Web, someWeb)) *life {
+	s.t.Helper()
 	t := s.t
 	heard, err := notify.Listen(filepath.Join(s.dir, "notify"))
 	if err != nil {
@@ -184,13 +198,14 @@ func (s *shop) superd() *life {
 	}
 	p.DrainTimeout = o.Drain
 	o.Pool = func(release.Generation) (Pool, error) { return p, nil }
-	l := &life{Web: New(o), shop: s, children: children}
+	first, whole := build(o)
+	l := &life{Web: first, shop: s, children: children}
 	for _, c := range children.Adopted() {
-		if !l.Adopt(c) {
+		if !whole.Adopt(c) {
 			t.Errorf("%s has no owner", c.Name())
 		}
 	}
-	l.run(heard, out)
+	l.run(heard, out, whole)
 	eventually(t, "superd knows what is there", func() bool { return isClosed(l.begun) })
 	return l
 }
@@ -204,7 +219,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-func (l *life) run(heard *notify.Server, out *output.Store) {
+func (l *life) run(heard *notify.Server, out *output.Store, whole someWeb) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() {
@@ -215,7 +230,7 @@ func (l *life) run(heard *notify.Server, out *output.Store) {
 	webCtx, endWeb := context.WithCancel(context.Background())
 	var web sync.WaitGroup
 	web.Go(func() {
-		if err := l.Run(webCtx); err != nil {
+		if err := whole.Run(webCtx); err != nil {
 			l.shop.t.Errorf("web: %v", err)
 		}
 	})

@@ -90,6 +90,11 @@ func (c *cli) appLine(a control.AppStatus) {
 			fmt.Fprintf(c.out, "  paused: %s (superctl resume, or superctl abort)\n", sw.Paused)
 		}
 	}
+	if a.FPM != nil {
+		for _, former := range a.FPM.Former {
+			fmt.Fprintf(c.out, "  also listens on %s, as before: nobody has come there for %s; closed after 15m\n", former.Listen, ago(former.Used))
+		}
+	}
 	if a.Hold != nil {
 		fmt.Fprintf(c.out, "  held by %s for %s: %s (superctl resume)\n", a.Hold.By, ago(a.Hold.Since), or(a.Hold.Reason))
 	}

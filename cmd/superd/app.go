@@ -29,7 +29,7 @@ type app struct {
 	around   surroundings
 	hooks    *hooks
 	web      release.Web
-	fpm      *fpm.Web // nil: the app has no PHP-FPM
+	fpm      *fpm.Fronts // nil: the app has no PHP-FPM
 	fleet    *workers.Fleet
 	watcher  *check.Watcher
 	canary   *check.Watcher
@@ -201,7 +201,7 @@ func (a *app) newWeb() error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	a.fpm = fpm.New(fpm.Options{
+	a.fpm = fpm.NewFronts(fpm.Options{
 		App: a.name, RunDir: filepath.Join(d.cfg.RunDir, a.name), Listen: f.Listen, Access: access, Backlog: f.Backlog,
 		Handoff: fpm.Handoff(f.Handoff), Drain: f.DrainTimeout, Output: filepath.Join(a.name, "fpm.log"), Pool: a.fpmPool,
 		Children: d.children, Log: d.log, Tell: a.heardWeb, Lines: a.fpmLines,

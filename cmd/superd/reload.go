@@ -287,6 +287,9 @@ func (r *reload) restart(ctx context.Context) {
 	var waits []func(context.Context)
 	for _, a := range d.allApps() {
 		waits = append(waits, r.restartApp(ctx, a)...)
+		if a.fpm != nil && a.fpm.Listen() != a.cfg().FPM.Listen {
+			waits = append(waits, a.relisten)
+		}
 	}
 	holds := r.holds
 	d.work.Add("reload", func(ctx context.Context) error {
@@ -348,6 +351,25 @@ func (r *reload) nextGeneration(ctx context.Context, a *app) []func(context.Cont
 	}
 	r.answer.Switches = append(r.answer.Switches, control.ReloadSwitch{App: a.name, Switch: record.ID})
 	return []func(context.Context){func(ctx context.Context) { _, _ = a.switcher.Wait(ctx, record.ID) }} // it tells by itself how it ended
+}
+
+// relisten opens the address that is configured; the one of before stays open for those
+// who still come there.
+func (a *app) relisten(ctx context.Context) {
+	listen := a.cfg().FPM.Listen
+	before := a.fpm.Listen()
+	on := control.Event{Kind: "config.note", App: a.name, Process: a.name + "/fpm"}
+	err := a.fpm.Relisten(ctx, listen)
+	switch {
+	case err == nil:
+		on.Message = fmt.Sprintf("listens on %s, and on %s until nobody has come there for 15m", listen, before)
+	case ctx.Err() != nil:
+		return
+	default:
+		a.daemon.log.Error("PHP-FPM stays where it was", "app", a.name, "error", err)
+		on.Message = fmt.Sprintf("stays on %s: %v; mend it and reload again", before, err)
+	}
+	a.daemon.event(on)
 }
 
 // restartPool replaces the workers of a pool, batch by batch. It gives way to a switch,

@@ -81,7 +81,10 @@ func (a *app) webStatus(ctx context.Context, s *control.AppStatus, shot release.
 		return
 	}
 	name := a.name + "/fpm"
-	s.FPM = &control.FPMStatus{Name: name, Listen: a.cfg().FPM.Listen}
+	s.FPM = &control.FPMStatus{Name: name, Listen: a.fpm.Listen()}
+	for _, former := range a.fpm.Formers() {
+		s.FPM.Former = append(s.FPM.Former, control.FormerListen{Listen: former.Listen, Used: former.Used})
+	}
 	serves := false
 	for _, g := range a.fpm.Status(ctx) {
 		state := string(g.State)

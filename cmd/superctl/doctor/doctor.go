@@ -150,6 +150,21 @@ func (e *examination) daemon(ctx context.Context) {
 	}
 }
 
+// formers tells of addresses that a web server may still be using.
+func (e *examination) formers(app string, fpm *control.FPMStatus) {
+	if fpm == nil {
+		return
+	}
+	for _, former := range fpm.Former {
+		e.tell(Finding{
+			ID: "former-listen", Severity: Hint, Subject: app + "/fpm",
+			What: fmt.Sprintf("users still come, or came not long ago, to %s; listen is %s", former.Listen, fpm.Listen),
+			Why:  "PHP-FPM runs twice for it, and what is there is closed once nobody has come for 15 minutes.",
+			Do:   "have the web server connect to " + fpm.Listen + " and reload it",
+		})
+	}
+}
+
 // loaded compares the file with what runs, where status shows it.
 func (e *examination) loaded(app config.App) {
 	at := slices.IndexFunc(e.status.Apps, func(a control.AppStatus) bool { return a.Name == app.Name })
@@ -160,6 +175,7 @@ func (e *examination) loaded(app config.App) {
 	case app.FPM != nil && e.status.Apps[at].FPM != nil && e.status.Apps[at].FPM.Listen != app.FPM.Listen:
 		what = fmt.Sprintf("the superd that runs listens on %s, the file says %s", e.status.Apps[at].FPM.Listen, app.FPM.Listen)
 	default:
+		e.formers(app.Name, e.status.Apps[at].FPM)
 		return
 	}
 	e.tell(Finding{

@@ -388,6 +388,12 @@ var kinds = map[string]struct {
 			w.status.Healthy, w.status.Problems = false, []string{"shop is degraded"}
 		}, "shop is degraded",
 		func(w *world) { w.status = w.running() }, ""},
+	"former-listen": {Hint,
+		func(w *world) {
+			w.status = w.running()
+			w.status.Apps[0].FPM.Former = []control.FormerListen{{Listen: "/run/old.sock"}}
+		}, "/run/old.sock",
+		func(w *world) { w.status = w.running() }, ""},
 	"config-not-loaded": {Warning,
 		func(w *world) { w.status = w.running(); w.status.Apps[0].FPM.Listen = "/run/old.sock" }, "/run/old.sock",
 		func(w *world) { w.status = w.running() }, ""},
