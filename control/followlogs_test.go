@@ -9,7 +9,7 @@ import (
 
 func logLines(text string) []LogLine {
 	var all []LogLine
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		all = append(all, LogLine{Process: "w", Line: word, At: time.Unix(int64(len(all)), 0)})
 	}
 	return all
