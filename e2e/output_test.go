@@ -18,11 +18,11 @@ import (
 	"superd/e2e/lab"
 )
 
-// talking is a worker that counts on both of its streams, some thousand lines in a few
+// talking is a worker that counts on both of its streams, some hundred lines in a few
 // seconds, and ends its last line when it is told to go.
 const talking = `
 [app.shop.worker.%s]
-command   = ["bash", "-c", "n=0; go=1; trap 'go=0' TERM; while [ $go = 1 ]; do echo line $n; echo complaint $n >&2; n=$((n+1)); read -t 0.002 < <(:); done; echo end $n"]
+command   = ["bash", "-c", "n=0; go=1; trap 'go=0' TERM; while [ $go = 1 ]; do echo line $n; echo complaint $n >&2; n=$((n+1)); read -t 0.02 < <(:); done; echo end $n"]
 processes = 1
 log       = { %s }
 `
@@ -31,7 +31,7 @@ log       = { %s }
 // objects at least once, each stream in its file; superctl shows all of them, those of
 // rotated files too.
 func TestNoLineIsLostWhenSuperdDies(t *testing.T) {
-	more := fmt.Sprintf(talking, "plain", `max_size = "16KiB", keep = 1000`) +
+	more := fmt.Sprintf(talking, "plain", `max_size = "1KiB", keep = 1000`) +
 		fmt.Sprintf(talking, "steady", `keep = 10`) + // what is followed: a superd that comes remembers no more than the file in hand
 		fmt.Sprintf(talking, "objects", `stderr = "file", format = "json"`)
 	s := newSite(t, lab.Config{Children: 2, Workers: 1, More: more}, "$realpath_root")
