@@ -221,6 +221,7 @@ func TestUpgradesUnderLoad(t *testing.T) {
 	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 100})
 	prober := probe(s.Lab)
 	events := follow(t, s.Lab, "events", "-f", "--json")
+	lines := follow(t, s.Lab, "logs", "-f", "-n", "1", "--json", "shop/chatty")
 	before := s.children()
 	fds := map[int][2]int{}
 	n := upgrades(15)
@@ -259,6 +260,28 @@ func TestUpgradesUnderLoad(t *testing.T) {
 	s.wroteAll("chatty")
 	eventually(t, 10*time.Second, "the follower has seen all", func() bool { return len(events.seen()) >= n })
 	gapless(t, events.end(), n)
+	counted(t, lines.end())
+}
+
+// counted: the follower of the chatty worker has seen each line, once.
+func counted(t *testing.T, lines []string) {
+	t.Helper()
+	last, n := -1, 0
+	for _, text := range lines {
+		var l struct{ Line, Note string }
+		if err := json.Unmarshal([]byte(text), &l); err != nil {
+			continue // cut off by the end of superctl
+		}
+		number, err := strconv.Atoi(l.Line)
+		if err != nil || l.Note != "" || last >= 0 && number != last+1 {
+			t.Fatalf("after line %d the follower sees %q", last, text)
+		}
+		last, n = number, n+1
+	}
+	t.Logf("the follower of logs has seen %d lines", n)
+	if n < 500 {
+		t.Errorf("it has seen %d lines only", n)
+	}
 }
 
 // dieInTheMiddle: a worker ends with 7 while superd is being replaced.
