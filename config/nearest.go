@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // suggest ends a message about an unknown name: with the known name that was
 // probably meant, or with all of them when none is near.
@@ -17,7 +20,19 @@ func suggest(name string, known []string) string {
 	if len(known) == 0 {
 		return "there is none"
 	}
-	return "known here: " + strings.Join(known, ", ")
+	return "known here: " + strings.Join(once(known), ", ")
+}
+
+// once is the names without those that were there before: an app and a program of
+// the same name are one word to choose.
+func once(names []string) []string {
+	var all []string
+	for _, name := range names {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 func didYouMean(name string) string { return "did you mean `" + name + "`?" }

@@ -327,6 +327,9 @@ func TestSuggest(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
+	if got := suggest("postgres", []string{"shop", "blog", "shop"}); got != "known here: shop, blog" {
+		t.Error(got)
+	}
 	if got := suggest("x", nil); got != "there is none" {
 		t.Error(got)
 	}

@@ -107,14 +107,16 @@ func (q *request) switchTo() error {
 }
 
 func (q *request) dryRun(body SwitchRequest) error {
-	err := q.server.daemon.DryRun(q.http.Context(), q.app, body)
+	to, err := q.server.daemon.DryRun(q.http.Context(), q.app, body)
 	switch {
 	case errors.Is(err, release.ErrAlreadyLive):
-		return q.answer(http.StatusOK, SwitchAnswer{Release: body.Release, AlreadyLive: true, Message: err.Error()})
+		return q.answer(http.StatusOK, SwitchAnswer{Release: to.Release, AlreadyLive: true, Message: err.Error()})
 	case err != nil:
 		return err
 	}
-	return q.answer(http.StatusOK, SwitchAnswer{Release: body.Release, Message: "the switch would be accepted; nothing was changed"})
+	return q.answer(http.StatusOK, SwitchAnswer{
+		Release: to.Release, Message: fmt.Sprintf("the switch to %s (%s) would be accepted; nothing was changed", to.Release, to.Dir),
+	})
 }
 
 func (q *request) rollback() error {

@@ -33,8 +33,9 @@ type Daemon interface {
 	Switch(ctx context.Context, app string, r SwitchRequest, by release.By) (release.Record, error)
 	// Rollback is Switch to the release before, or to the one that is named.
 	Rollback(ctx context.Context, app string, r RollbackRequest, by release.By) (release.Record, error)
-	// DryRun tells whether Switch would be accepted, and what would stop it.
-	DryRun(ctx context.Context, app string, r SwitchRequest) error
+	// DryRun tells whether Switch would be accepted now, which release it would be to
+	// (also with ErrAlreadyLive), and what would stop it.
+	DryRun(ctx context.Context, app string, r SwitchRequest) (release.Generation, error)
 	Abort(ctx context.Context, app string, by release.By) error
 	Hold(ctx context.Context, app, reason string, by release.By) error
 	Resume(ctx context.Context, app string, by release.By) error

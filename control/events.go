@@ -212,9 +212,9 @@ func (e *Events) after(seq uint64) (next []kept, from uint64, more <-chan struct
 	defer e.mu.Unlock()
 	from = seq
 	switch {
-	case len(e.kept) == 0:
+	case len(e.kept) == 0, seq > e.last: // of another count, or made up: what is kept is not what was missed
 		from = e.last
-	case seq > e.last || seq < e.kept[0].seq-1:
+	case seq < e.kept[0].seq-1:
 		from = e.kept[0].seq - 1
 	}
 	at, _ := slices.BinarySearchFunc(e.kept, from+1, func(k kept, s uint64) int { return cmp.Compare(k.seq, s) })

@@ -165,6 +165,28 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 }
 
+// A number that there was never is told as such; it does not make old events new.
+func TestSinceBeyondTheEnd(t *testing.T) {
+	h := newHouse(t)
+	for range 5 {
+		h.events.Append(Event{Kind: "test"})
+	}
+	eventually(t, "the events are written", func() bool { return h.events.Last() == 5 })
+	var got []Event
+	for e, err := range h.client().Events(t.Context(), 99, false) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, e)
+	}
+	if len(got) != 1 || got[0].Kind != EventLagged || got[0].Seq != 5 || !strings.Contains(got[0].Message, "no event number 99: the last one is 5") {
+		t.Errorf("after 99 come %+v", got)
+	}
+	for e := range h.client().Events(t.Context(), 5, false) {
+		t.Errorf("after the last one comes %+v", e)
+	}
+}
+
 func TestLongEventsAreBounded(t *testing.T) {
 	e, _, stop := running(t, filepath.Join(t.TempDir(), "events.ndjson"))
 	code := 3

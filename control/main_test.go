@@ -390,12 +390,13 @@ func (d *fakeDaemon) Rollback(ctx context.Context, app string, r RollbackRequest
 	return d.accept(ctx, app, release.KindRollback, SwitchRequest{Release: cmp.Or(r.Release, "r41")}, by)
 }
 
-func (d *fakeDaemon) DryRun(ctx context.Context, app string, r SwitchRequest) error {
+func (d *fakeDaemon) DryRun(ctx context.Context, app string, r SwitchRequest) (release.Generation, error) {
 	d.note("dry run %s to %s", app, r.Release)
+	to := release.Generation{Release: r.Release, Dir: "/srv/shop/releases/" + r.Release}
 	if d.begin != nil {
-		return d.begin(ctx, r)
+		return to, d.begin(ctx, r)
 	}
-	return d.known(app)
+	return to, d.known(app)
 }
 
 func (d *fakeDaemon) Abort(_ context.Context, app string, by release.By) error {

@@ -276,7 +276,7 @@ var (
 
 func exampleStatus() *Status {
 	going := release.Record{
-		ID: "20260801-120000-7", Kind: release.KindSwitch, From: r41, To: r42, By: by,
+		ID: "20260801-120000-shop-7", Kind: release.KindSwitch, From: r41, To: r42, By: by,
 		Phase: release.Watching, Reached: release.Watching, Started: at(0, 0),
 	}
 	return &Status{
@@ -334,7 +334,7 @@ func TestGolden(t *testing.T) {
 		golden(t, name, pretty(t, text, as))
 	}
 	h.daemon.history = []release.Record{{
-		ID: "20260801-110000-6", Kind: release.KindSwitch, To: r42, From: r41, By: by, Phase: release.Ended, Reached: release.Rotating,
+		ID: "20260801-110000-shop-6", Kind: release.KindSwitch, To: r42, From: r41, By: by, Phase: release.Ended, Reached: release.Rotating,
 		Cause: "rotating: workers keep dying", Blame: true, Verdict: release.RolledBack, Live: r41, Started: at(1, 0), Ended: at(1, 8),
 	}}
 	ask("status.json", "GET", "/v1/status", "", 200, &Status{})
@@ -357,7 +357,7 @@ func TestGolden(t *testing.T) {
 
 func TestGoldenEvents(t *testing.T) {
 	h := newHouse(t)
-	exampleSwitch(h.daemon, "20260801-120000-7")
+	exampleSwitch(h.daemon, "20260801-120000-shop-7")
 	eventually(t, "all are written", func() bool { return h.events.Last() == 9 })
 	_, _, text := h.ask("GET", "/v1/events", "")
 	for line := range strings.Lines(text) {

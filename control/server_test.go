@@ -191,6 +191,21 @@ func TestAlreadyLiveIsNoFailure(t *testing.T) {
 	}
 }
 
+func TestDryRunNamesTheRelease(t *testing.T) {
+	h := newHouse(t)
+	answer, err := h.client().Switch(t.Context(), "shop", SwitchRequest{Release: "r2", DryRun: true})
+	if err != nil || answer.Release != "r2" || !strings.Contains(answer.Message, "r2 (/srv/shop/releases/r2)") || answer.Switch != "" {
+		t.Errorf("got %+v (%v)", answer, err)
+	}
+	h.daemon.begin = func(context.Context, SwitchRequest) error {
+		return &release.Refusal{Kind: release.ErrBusy, Why: "switch s1 to r3 is verifying"}
+	}
+	_, err = h.client().Switch(t.Context(), "shop", SwitchRequest{Release: "r2", DryRun: true})
+	if KindOf(err) != Conflict || !strings.Contains(err.Error(), "s1") {
+		t.Errorf("busy is told as %v", err)
+	}
+}
+
 func TestBodies(t *testing.T) {
 	h := newHouse(t)
 	deep := strings.Repeat("[", 60_000)

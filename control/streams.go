@@ -35,7 +35,7 @@ func (q *request) sendEvents(since uint64, follow bool) {
 	for first := true; ; first = false {
 		next, from, more := q.server.events.after(since)
 		if since != from && (since != 0 || !first) {
-			err := q.tell(lagged(time.Now(), from, "events after number %d are not kept any longer", since))
+			err := q.tell(lagged(time.Now(), from, "%s", gap(since, from)))
 			if err != nil || !first {
 				return
 			}
@@ -57,6 +57,14 @@ func (q *request) sendEvents(since uint64, follow bool) {
 			return
 		}
 	}
+}
+
+// gap says why a reader goes on after from, and not after since as it asked for.
+func gap(since, from uint64) string {
+	if since > from {
+		return fmt.Sprintf("there is no event number %d: the last one is %d", since, from)
+	}
+	return fmt.Sprintf("events after number %d are not kept any longer", since)
 }
 
 // follow takes one of the places that followers have.
@@ -92,7 +100,6 @@ func (q *request) followSwitch(r release.Record, since uint64) error {
 	if err := q.begin(); err != nil {
 		return nil // it is gone; the switch goes on
 	}
-	// Two apps that begin in the same second may give their switches the same name.
 	own := func(k kept) bool { return k.app == q.app && k.of == r.ID }
 	for {
 		next, from, more := q.server.events.after(since)

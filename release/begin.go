@@ -175,7 +175,7 @@ func (s *Switcher) accept(q Request, to Generation, keep bool, before State) (*r
 	now := time.Now()
 	to.Number = s.state.Next
 	r := &running{since: now, goOn: make(chan struct{}, 1), record: Record{
-		ID:   fmt.Sprintf("%s-%d", now.UTC().Format("20060102-150405"), to.Number),
+		ID:   fmt.Sprintf("%s-%s-%d", now.UTC().Format("20060102-150405"), s.o.App, to.Number), // of one superd: two apps may begin in one second
 		Kind: q.Kind, From: s.state.Live, To: to, By: q.By, Started: now, BootID: s.o.BootID,
 		Watched: q.watched, AllowBad: q.AllowBad, Restart: to.Dir == s.state.Live.Dir, NoRollback: keep, Phase: Preparing,
 	}}
@@ -240,29 +240,36 @@ func (s *State) admit(q Request, to Generation) error {
 	return nil
 }
 
-// DryRun tells why a request would be refused or rejected, and touches nothing.
-func (s *Switcher) DryRun(ctx context.Context, q Request) error {
+// DryRun tells why a request would be refused or rejected now, and touches nothing.
+// The release it returns is the one that would be switched to; it has no number yet.
+// It waits for nobody's turn: a switch that is going on is ErrBusy, also with LockWait.
+func (s *Switcher) DryRun(ctx context.Context, q Request) (Generation, error) {
+	q.LockWait = 0 // inTheWay would queue the request
 	s.mu.Lock()
 	state := s.state
 	state.Bad = maps.Clone(state.Bad)
+	_, busy := s.inTheWay(q, &turn{})
 	s.mu.Unlock()
+	if busy != nil {
+		return Generation{}, busy
+	}
 	to, err := s.target(q, state)
 	if err != nil {
-		return err
+		return Generation{}, err
 	}
 	if err := state.admit(q, to); err != nil {
-		return err
+		return to, err
 	}
 	err = s.o.Parts.Files.Check(ctx, state.Live, to)
 	switch {
 	case err == nil:
-		return nil
+		return to, nil
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return to, context.Cause(ctx)
 	case errors.Is(err, ErrLinkMoved):
-		return &Refusal{Kind: ErrLinkMoved, Why: err.Error(), Cause: err}
+		return to, &Refusal{Kind: ErrLinkMoved, Why: err.Error(), Cause: err}
 	}
-	return &Refusal{Kind: ErrRejected, Why: err.Error(), Cause: err}
+	return to, &Refusal{Kind: ErrRejected, Why: err.Error(), Cause: err}
 }
 
 func exists(path string) bool {

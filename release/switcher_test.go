@@ -67,7 +67,7 @@ func TestWhatBeginSays(t *testing.T) {
 	st.settled()
 	refused := func(q Request, kind error, words ...string) {
 		t.Helper()
-		dry := st.DryRun(t.Context(), q)
+		_, dry := st.DryRun(t.Context(), q)
 		_, err := st.Begin(t.Context(), q)
 		for _, err := range []error{err, dry} {
 			var refusal *Refusal
@@ -96,7 +96,9 @@ func TestWhatBeginSays(t *testing.T) {
 	refused(Request{Release: "r3"}, ErrRejected, errTrouble.Error(), "--allow-bad", time.Now().Format("2006-01-02"))
 	refused(Request{Release: "latest"}, ErrRejected, "r3")
 	refused(Request{Release: "r3", Kind: KindRollback}, ErrRejected, "--allow-bad")
-	must(t, st.DryRun(t.Context(), Request{Release: "r3", AllowBad: true}))
+	if to, err := st.DryRun(t.Context(), Request{Release: "latest", AllowBad: true}); err != nil || to.Release != "r3" || to.Dir != st.dir("r3") {
+		t.Errorf("latest would be %+v: %v", to, err)
+	}
 	must(t, st.Hold(By{User: "anna"}, "sale today"))
 	refused(Request{Release: "r2"}, ErrHeld, "anna", "sale today", "superctl resume")
 	must(t, st.on("r1"))
@@ -155,6 +157,12 @@ func TestOneAtATime(t *testing.T) {
 	_, err := st.Begin(t.Context(), Request{Release: "r3"})
 	if !errors.Is(err, ErrBusy) {
 		t.Fatal(err)
+	}
+	if _, dry := st.DryRun(t.Context(), Request{Release: "r3", LockWait: time.Hour}); !errors.Is(dry, ErrBusy) || !strings.Contains(dry.Error(), "r2") {
+		t.Errorf("a dry run says %v", dry)
+	}
+	if !strings.Contains(r.ID, "-shop-") { // another app may begin its second generation in this second too
+		t.Errorf("switch %s may be of any app", r.ID)
 	}
 	for _, word := range []string{r.ID, "r2", "first (pid 7)", "rotating", "ago"} {
 		if !strings.Contains(err.Error(), word) {
@@ -680,7 +688,7 @@ func TestSomeoneMovesTheLink(t *testing.T) {
 	if where, err := st.tree.Where(t.Context()); err != nil || where != st.dir("r3") {
 		t.Errorf("the link is at %s: %v", where, err)
 	}
-	if err := st.DryRun(t.Context(), Request{Release: "r2"}); !errors.Is(err, ErrLinkMoved) {
+	if _, err := st.DryRun(t.Context(), Request{Release: "r2"}); !errors.Is(err, ErrLinkMoved) {
 		t.Errorf("%v", err)
 	}
 	if r := st.switchTo("r3"); r.Verdict != Live {

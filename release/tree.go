@@ -172,6 +172,9 @@ func (t *Tree) entry(name string) (string, error) {
 	if slices.Contains(strings.Split(name, "/"), "..") {
 		return "", errors.New("leads upwards (..)")
 	}
+	if bare := strings.TrimRight(name, "/"); bare != "" && !strings.Contains(bare, "/") {
+		name = bare // a shell that completes r1 in the releases directory writes r1/
+	}
 	if strings.Contains(name, "/") {
 		path := filepath.Clean(name)
 		if !filepath.IsAbs(path) {

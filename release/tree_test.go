@@ -56,7 +56,7 @@ func TestResolve(t *testing.T) {
 	t.Cleanup(func() { _ = os.Remove(tree.Root + ".link") })
 
 	for name, want := range map[string]string{
-		"r1": "r1", "alias": "r1", "with space": "with space", "-dash": "-dash", "latest": "-dash",
+		"r1": "r1", "alias": "r1", "with space": "with space", "-dash": "-dash", "latest": "-dash", "r1/": "r1", "alias//": "r1",
 		"releases/r2": "r2", "./releases//r2/": "r2", releases + "/r2": "r2", releases + "/r2/": "r2",
 	} {
 		g, err := tree.Resolve(name)
@@ -66,7 +66,7 @@ func TestResolve(t *testing.T) {
 	}
 	for _, name := range []string{
 		"", ".", "..", "../r1", "r1/..", "releases/../releases/r1", releases + "/../releases/r1", "/etc", "/", "r1/sub", "releases/r1/sub",
-		".hidden", "releases/.hidden", "file", "out", "up", "self", "loop", "dangling", "deep", "dotted", "r9", "r1\x00", "r1\n", "\xff",
+		".hidden", ".hidden/", "./", "../", "//", "releases/.hidden", "file", "out", "up", "self", "loop", "dangling", "deep", "dotted", "r9", "r1\x00", "r1\n", "\xff",
 		strings.Repeat("a", 300), "shortcut/r1", "current", tree.current(), "{release}", "*",
 	} {
 		if g, err := tree.Resolve(name); err == nil {

@@ -82,6 +82,14 @@ func (c *cli) completeProcesses(cmd *cobra.Command, _ []string, _ string) ([]str
 	names := []string{"all"}
 	for _, a := range status.Apps {
 		names = append(names, a.Name)
+	}
+	return append(names, processNames(status)...), cobra.ShellCompDirectiveNoFileComp
+}
+
+// processNames are the names of all processes and pools that the user may see.
+func processNames(status control.Status) []string {
+	var names []string
+	for _, a := range status.Apps {
 		if a.FPM != nil {
 			names = append(names, a.FPM.Name)
 		}
@@ -92,7 +100,10 @@ func (c *cli) completeProcesses(cmd *cobra.Command, _ []string, _ string) ([]str
 			}
 		}
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	for _, p := range status.Programs {
+		names = append(names, p.Name)
+	}
+	return names
 }
 
 // change is a command that only asks for something and prints what superd says.

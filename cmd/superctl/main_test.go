@@ -106,10 +106,12 @@ func (f *fakeDaemon) Rollback(ctx context.Context, app string, r control.Rollbac
 	return f.Switch(ctx, app, control.SwitchRequest{Release: r.Release}, by)
 }
 
-func (f *fakeDaemon) DryRun(context.Context, string, control.SwitchRequest) error { return nil }
-func (f *fakeDaemon) Abort(context.Context, string, release.By) error             { return nil }
-func (f *fakeDaemon) Hold(context.Context, string, string, release.By) error      { return nil }
-func (f *fakeDaemon) Resume(context.Context, string, release.By) error            { return nil }
+func (f *fakeDaemon) DryRun(context.Context, string, control.SwitchRequest) (release.Generation, error) {
+	return g2, nil
+}
+func (f *fakeDaemon) Abort(context.Context, string, release.By) error        { return nil }
+func (f *fakeDaemon) Hold(context.Context, string, string, release.By) error { return nil }
+func (f *fakeDaemon) Resume(context.Context, string, release.By) error       { return nil }
 func (f *fakeDaemon) Upgrade(context.Context, control.UpgradeRequest, release.By) (control.UpgradeAnswer, error) {
 	return control.UpgradeAnswer{}, nil
 }
@@ -342,6 +344,29 @@ func TestOrdersArriveAsMeant(t *testing.T) {
 		if f.orders[i] != want[i] {
 			t.Errorf("order %d is %+v, want %+v", i, f.orders[i], want[i])
 		}
+	}
+}
+
+func TestAllNamesAreCheckedFirst(t *testing.T) {
+	f := &fakeDaemon{apps: []string{"shop"}}
+	socket := superd(t, f)
+	got := run(t, false, "--socket", socket, "stop", "shop/emails:*", "shop/fpm", "shop/none")
+	if got.code != 10 || !strings.Contains(got.talk, "shop/none") || got.out != "" {
+		t.Errorf("%+v", got)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.orders) != 1 || f.orders[0].Name != "shop/none" {
+		t.Errorf("with a name that means nothing, these were ordered: %+v", f.orders)
+	}
+}
+
+func TestDumbTerminal(t *testing.T) {
+	t.Setenv("TERM", "dumb")
+	socket := superd(t, &fakeDaemon{apps: []string{"shop"}})
+	got := run(t, true, "--socket", socket, "switch", "rolled-back")
+	if got.code != 3 || strings.ContainsAny(got.out, "\r\x1b") || !strings.Contains(got.out, "preparing    ✗") || strings.Count(got.out, "preparing") != 1 {
+		t.Errorf("%d %q", got.code, got.out)
 	}
 }
 

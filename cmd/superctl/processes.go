@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -49,6 +50,29 @@ func (c *cli) scaleCommand() *cobra.Command {
 	})
 }
 
+// doubtfulFirst puts orders for names that are not in the status ahead of the others,
+// and counts them. superd itself says what is wrong with them (there is none, or it is
+// not for this user), at a moment when nothing is done yet.
+func (c *cli) doubtfulFirst(ctx context.Context, orders []control.ProcessOrder) (sorted []control.ProcessOrder, doubtful int, err error) {
+	if len(orders) < 2 {
+		return orders, 0, nil
+	}
+	status, err := c.client().Status(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	known := processNames(status)
+	var clear []control.ProcessOrder
+	for _, o := range orders {
+		if slices.ContainsFunc(known, func(name string) bool { return control.Match(o.Name, name) }) {
+			clear = append(clear, o)
+			continue
+		}
+		sorted = append(sorted, o)
+	}
+	return append(sorted, clear...), len(sorted), nil
+}
+
 func each(names []string, like control.ProcessOrder) []control.ProcessOrder {
 	var orders []control.ProcessOrder
 	for _, name := range names {
@@ -72,14 +96,22 @@ func (c *cli) verb(use, short string, least int, what string, orders func([]stri
 	}
 }
 
-// order does one after the other, and goes on past one that fails.
+// order does one after the other, and goes on past one that fails. A name that means
+// nothing is a mistake of who typed it, and found before anything is done.
 func (c *cli) order(ctx context.Context, orders []control.ProcessOrder) error {
+	orders, doubtful, err := c.doubtfulFirst(ctx, orders)
+	if err != nil {
+		return err
+	}
 	var first error
 	all := []control.ProcessResult{}
-	for _, o := range orders {
+	for n, o := range orders {
 		results, err := c.client().Process(ctx, o)
 		if err != nil && first == nil {
 			first = err
+		}
+		if err != nil && n < doubtful {
+			break
 		}
 		for _, r := range results {
 			if !r.OK && first == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -13,9 +14,11 @@ import (
 )
 
 // progress shows a switch on a terminal: one line per phase, the running one with a
-// spinner and its age, redrawn in place.
+// spinner and its age, redrawn in place. A terminal that cannot (TERM=dumb) gets the
+// line of a phase once, when it is over.
 type progress struct {
 	cli   *cli
+	plain bool // nothing is redrawn
 	phase release.Phase
 	since time.Time
 	text  string // what the running phase says of itself
@@ -23,7 +26,7 @@ type progress struct {
 	said  string // why it goes back
 }
 
-func newProgress(c *cli) *progress { return &progress{cli: c} }
+func newProgress(c *cli) *progress { return &progress{cli: c, plain: os.Getenv("TERM") == "dumb"} }
 
 const spinner = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -141,7 +144,7 @@ func meaning(e control.Event) string {
 }
 
 func (p *progress) draw() {
-	if p.phase == "" {
+	if p.phase == "" || p.plain {
 		return
 	}
 	frames := []rune(spinner)
@@ -170,7 +173,11 @@ func (p *progress) say(text string, last []string) {
 	p.draw()
 }
 
-func (p *progress) erase() { fmt.Fprint(p.cli.out, "\r\x1b[K") }
+func (p *progress) erase() {
+	if !p.plain {
+		fmt.Fprint(p.cli.out, "\r\x1b[K")
+	}
+}
 
 // printable keeps what a process wrote from moving the cursor.
 func printable(line string) string {

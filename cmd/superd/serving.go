@@ -134,11 +134,11 @@ func (d *daemon) Rollback(ctx context.Context, app string, r control.RollbackReq
 	})
 }
 
-// DryRun tells what would stop a switch.
-func (d *daemon) DryRun(ctx context.Context, app string, r control.SwitchRequest) error {
+// DryRun tells which release a switch would be to, and what would stop it.
+func (d *daemon) DryRun(ctx context.Context, app string, r control.SwitchRequest) (release.Generation, error) {
 	a, err := d.app(app)
 	if err != nil {
-		return err
+		return release.Generation{}, err
 	}
 	return a.switcher.DryRun(ctx, request(r, release.By{}))
 }
