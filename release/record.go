@@ -108,6 +108,7 @@ type Record struct {
 	Reached Phase      `json:"reached,omitempty"` // the furthest step that may have begun
 	Cause   string     `json:"cause,omitempty"`   // why it goes back
 	Lines   []string   `json:"lines,omitempty"`   // the last lines of the process to blame
+	Waits   string     `json:"waits,omitempty"`   // paused: what a person is to decide about
 	Moved   bool       `json:"moved,omitempty"`   // goes back because of ErrLinkMoved
 	Blame   bool       `json:"blame,omitempty"`   // the release is to blame: mark it bad
 	Verdict Verdict    `json:"verdict,omitempty"` // with Ended

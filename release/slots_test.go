@@ -193,7 +193,7 @@ func TestJournalKeepsTheLast(t *testing.T) {
 // Whatever ends up in a record of a failure has room in the journal.
 func TestWorstRecordFits(t *testing.T) {
 	worst := errorWithLines{strings.Repeat("\x00\xff<", 5000), slices.Repeat([]string{strings.Repeat("\x01", 5000)}, 100)}
-	r := Record{ID: "s", From: oldG, To: newG, Cause: clip(worst.Error(), maxReason), Lines: lastLines(worst)}
+	r := Record{ID: "s", From: oldG, To: newG, Cause: clip(worst.Error(), maxReason), Waits: clip(worst.Error(), maxReason), Lines: lastLines(worst)}
 	j, err := OpenJournal(filepath.Join(t.TempDir(), "journal"))
 	must(t, err)
 	must(t, j.Enter(r))

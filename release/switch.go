@@ -93,7 +93,9 @@ func (s *Switch) Resume(ctx context.Context) error {
 		if err := s.mayGoOn(ctx); err != nil {
 			return s.rollBack(ctx, s.Phase, err)
 		}
-		s.Resumed++
+		if s.Waits == "" {
+			s.Resumed++
+		}
 		return s.forward(ctx, Promoting)
 	case RollingBack:
 		return s.undo(ctx, errors.New(s.Cause))
@@ -111,7 +113,7 @@ func (s *Switch) mayGoOn(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrLinkMoved, err)
-	case where == s.To.Dir && s.Resumed > 0 && !s.NoRollback:
+	case where == s.To.Dir && s.Resumed > 0 && !s.NoRollback && s.Waits == "": // while it waits for a person superd may die as often as it likes
 		return fmt.Errorf("%w for the second time", ErrInterrupted)
 	case where == s.To.Dir:
 		return nil
@@ -141,15 +143,19 @@ func (s *Switch) do(ctx context.Context, st step) error {
 		if err := s.enter(ctx, st.phase); err != nil {
 			return err
 		}
-		err := s.within(ctx, st.limit, st.do)
-		if err == nil {
-			s.hit(st.phase, "after")
-			return nil
+		if s.Waits == "" || st.phase != Watching { // else an earlier superd has paused it
+			err := s.within(ctx, st.limit, st.do)
+			if err == nil {
+				s.hit(st.phase, "after")
+				return nil
+			}
+			if !s.pauses(ctx, st.phase, err) {
+				return err
+			}
+			s.Waits, s.Lines = clip(err.Error(), maxReason), lastLines(err)
+			s.note("pause", s.Journal.Enter(s.Record))
 		}
-		if !s.pauses(ctx, st.phase, err) {
-			return err
-		}
-		s.Tell(Event{Kind: "switch.paused", Phase: st.phase, Reason: err.Error(), Lines: lastLines(err)})
+		s.Tell(Event{Kind: "switch.paused", Phase: st.phase, Reason: s.Waits, Lines: s.Lines})
 		select {
 		case <-s.GoOn:
 		case <-ctx.Done():
@@ -157,6 +163,7 @@ func (s *Switch) do(ctx context.Context, st step) error {
 		case <-s.Stop:
 			return ErrStopping
 		}
+		s.Waits, s.Lines = "", nil
 	}
 }
 
@@ -178,7 +185,7 @@ func (s *Switch) rollBack(ctx context.Context, reached Phase, cause error) error
 	ctx = context.WithoutCancel(ctx)
 	s.reach(reached)
 	s.Cause, s.Lines = clip(cause.Error(), maxReason), lastLines(cause)
-	s.Moved = errors.Is(cause, ErrLinkMoved)
+	s.Moved, s.Waits = errors.Is(cause, ErrLinkMoved), ""
 	s.Blame = s.blames(cause)
 	s.note("roll back", s.enter(ctx, RollingBack))
 	return s.undo(ctx, cause)

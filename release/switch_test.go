@@ -830,3 +830,62 @@ func TestAbortedByWhoIsTold(t *testing.T) {
 		}
 	}
 }
+
+// A switch that waits for a person goes on waiting in the next superd, and the one
+// after, without looking again: what it was paused for is known only to who looked then.
+func TestPauseOutlivesSuperd(t *testing.T) {
+	for _, abort := range []bool{false, true} {
+		t.Run(fmt.Sprintf("abort %v", abort), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { pauseOutlivesSuperd(t, abort) })
+		})
+	}
+}
+
+func pauseOutlivesSuperd(t *testing.T, abort bool) {
+	tr := newTrial(t)
+	reason := fmt.Errorf("the database is down: %w", ErrInconclusive)
+	tr.broken["watch new"] = reason
+	how := func(ctx context.Context) error { return tr.Switch.Run(ctx) }
+	for superd := range 4 {
+		ended := make(chan error, 1)
+		var run sync.WaitGroup
+		run.Go(func() { ended <- errOf(tr.end(how)) })
+		synctest.Wait()
+		last := tr.events[len(tr.events)-1]
+		if last.Kind != "switch.paused" || last.Reason != reason.Error() || tr.serving != newG.Number {
+			t.Fatalf("superd %d: %+v, serving %d", superd, last, tr.serving)
+		}
+		if superd == 3 {
+			decide(t, tr, abort, ended)
+			run.Wait()
+			return
+		}
+		close(tr.stop)
+		run.Wait()
+		if err := <-ended; !errors.Is(err, ErrStopping) {
+			t.Fatalf("superd %d ended with %v", superd, err)
+		}
+		delete(tr.broken, "watch new") // looking again would find nothing wrong
+		tr.stop = make(chan struct{})
+		tr.begin(tr.memory.Last())
+		how = func(ctx context.Context) error { return tr.Switch.Resume(ctx) }
+	}
+}
+
+func decide(t *testing.T, tr *trial, abort bool, ended chan error) {
+	t.Helper()
+	want := newG
+	if abort {
+		want = oldG
+		tr.cancelAs()
+	} else {
+		tr.goOn <- struct{}{}
+	}
+	<-ended
+	if err := tr.wholly(want); err != nil {
+		t.Error(err)
+	}
+	if tr.memory.Last().Waits != "" {
+		t.Errorf("ends waiting for a person: %+v", tr.memory.Last())
+	}
+}
