@@ -26,6 +26,9 @@ const (
 	leavingFile = "leaving"
 )
 
+// unusedFile is there as long as no user can have reached the server.
+const unusedFile = "unused"
+
 // held is the name that the keeper knows a socket by.
 func (w *Web) held(base, socket string) string { return "fpm/" + w.id() + "/" + base + "/" + socket }
 
@@ -45,8 +48,10 @@ func (s *server) build(ctx context.Context) error {
 	if err := s.configure(s.at, pool); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(s.at.Home, stayingFile), nil, 0o600); err != nil {
-		return err
+	for _, word := range []string{stayingFile, unusedFile} {
+		if err := os.WriteFile(filepath.Join(s.at.Home, word), nil, 0o600); err != nil {
+			return err
+		}
 	}
 	if err := try(ctx, s.owner.rendering(s.at, pool), s.at.Home); err != nil {
 		return err

@@ -47,9 +47,21 @@ func (s *server) isLeaving() bool {
 	return s.leaving != nil
 }
 
-// retire writes down that s is to leave, and has it leave. Only where somebody has
-// removed its directory does the next superd not know.
+// opens takes note that users may reach s from now on.
+func (s *server) opens() error {
+	if err := os.Remove(filepath.Join(s.at.Home, unusedFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write down that users may come: %w", err)
+	}
+	return nil
+}
+
+// retire writes down that s is to leave, and has it leave: at once when no user can
+// have reached it, whatever hangs in it. Only where somebody has removed its directory
+// does the next superd not know.
 func (s *server) retire() error {
+	if fileExists(filepath.Join(s.at.Home, unusedFile)) {
+		return s.dismiss()
+	}
 	if err := s.mark(stayingFile, leavingFile); err != nil {
 		s.tell(Note, err)
 	}

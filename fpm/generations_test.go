@@ -933,3 +933,33 @@ func TestStatusPageWithAnyBytes(t *testing.T) {
 	go func() { _, _ = fastcgi.Do(context.Background(), "unix", s.public(), fastcgi.Request{Params: params}) }()
 	eventually(t, "it is counted", func() bool { st, _ := l.status(g); return st.Active == 1 && st.Idle == 7 })
 }
+
+// A candidate that no user could reach is not waited for, whatever hangs in it, also
+// not by the next superd.
+func TestUnusedCandidateIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	everyWay(t, unusedCandidateIsNotWaitedFor)
+}
+
+func unusedCandidateIsNotWaitedFor(t *testing.T, s *shop) {
+	s.change = func(o *Options, _ *Pool) { o.Drain = time.Hour }
+	first := s.superd()
+	g1, g2 := s.generation(1), s.generation(2)
+	first.serve(g1)
+	first.must("start", first.Start(t.Context(), g2))
+	socket := first.Socket(g2)
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		_, _ = get(t.Context(), "unix", socket, filepath.Join(g2.Dir, "public"), "ms=600000")
+	}()
+	time.Sleep(500 * time.Millisecond) // until it runs
+	first.end()
+	next := s.superd()
+	next.must("retire", next.Retire(t.Context(), g2))
+	next.gone(g2)
+	<-asked // its sleep was cut
+	if now, _ := next.Serving(); now != g1 {
+		t.Errorf("serving %s", now)
+	}
+}

@@ -28,9 +28,15 @@ const (
 	keptLook  = 3 * time.Millisecond  // how often the workers are looked at, at first
 	keptLater = 50 * time.Millisecond // and after keptSoon: what is left then takes long
 	keptSoon  = 5 * time.Second
-	keptAge   = 10 * time.Millisecond  // a younger connection may be new, its request under way
+	keptIdle  = time.Second            // a new connection, whose request is under way, is not silent for that long
 	keptQuiet = 300 * time.Millisecond // without anyone at work there is no kept connection
 )
+
+// sight is a connection as it was first seen.
+type sight struct {
+	at       time.Time
+	requests int // that its worker had begun
+}
 
 // waiting is a worker that reads from a connection.
 type waiting struct {
@@ -45,7 +51,7 @@ func (s *server) endKept(ctx context.Context) {
 		return
 	}
 	defer s.endedKept()
-	seen := map[waiting]time.Time{}
+	seen := map[waiting]sight{}
 	began := time.Now()
 	busy := began
 	over := time.After(s.owner.o.Drain)
@@ -99,23 +105,26 @@ func (s *server) endedKept() {
 
 // shutWaiting looks once, ends the connections of workers that wait on one they have had
 // for a while, and tells how many workers have something to do.
-func (s *server) shutWaiting(ctx context.Context, seen map[waiting]time.Time) (active int, err error) {
+//
+// That a worker has begun another request on the same connection proves that it is a
+// kept one. One that is just being made looks the same as one that is kept and not used.
+func (s *server) shutWaiting(ctx context.Context, seen map[waiting]sight) (active int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	w, err := s.workers(ctx)
 	if err != nil {
 		return 1, nil // nobody knows: look again
 	}
-	for _, pid := range w.reading {
-		on, ok := readsFrom(pid)
+	for _, worker := range w.reading {
+		on, ok := readsFrom(worker.PID)
 		if !ok {
 			continue
 		}
 		first, known := seen[on]
 		switch {
 		case !known:
-			seen[on] = time.Now()
-		case time.Since(first) >= keptAge:
+			seen[on] = sight{time.Now(), worker.Requests}
+		case worker.Requests > first.requests || time.Since(first.at) >= keptIdle:
 			if err := s.shut(on); err != nil {
 				return w.active, err
 			}

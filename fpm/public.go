@@ -34,7 +34,7 @@ func (w *Web) publish(s *server) error {
 	}
 	if w.address != "" {
 		err = w.lead(s)
-	} else if err = s.web.admit(w.access()); err == nil {
+	} else if err = errors.Join(s.opens(), s.web.admit(w.access())); err == nil {
 		err = s.web.Publish(w.o.Listen)
 	}
 	if err != nil {
@@ -62,6 +62,9 @@ func (w *Web) endOthersKept() error {
 // lead sends all who come by TCP to s from now on. The link goes first: when superd
 // dies in between, the next one takes the second step, and no user goes back.
 func (w *Web) lead(s *server) error {
+	if err := s.opens(); err != nil {
+		return err
+	}
 	before, err := os.Readlink(w.link())
 	if err != nil {
 		before = ""

@@ -79,6 +79,9 @@ func (w *Web) share(ctx context.Context, g release.Generation, part float64) err
 	case main.at.Address != w.address:
 		return fmt.Errorf("%s still serves at another address", main.generation())
 	}
+	if err := s.opens(); err != nil {
+		return err
+	}
 	sh := &sharing{main: main, candidate: s, part: part, stop: make(chan struct{}), over: make(chan struct{})}
 	sh.before = sh.requests()
 	if w.address != "" {

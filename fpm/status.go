@@ -103,7 +103,14 @@ func (s *server) statusNow(ctx context.Context) Status {
 type workers struct {
 	pool         string
 	active, idle int
-	reading      []int // PIDs of those that wait for a request on a connection, or read one
+	reading      []worker // those that wait for a request on a connection, or read one
+}
+
+// worker is one child of PHP-FPM, as its status page has it.
+type worker struct {
+	PID      int
+	State    string
+	Requests int // that it has begun
 }
 
 func (s *server) workers(ctx context.Context) (workers, error) {
@@ -120,23 +127,20 @@ func (s *server) workers(ctx context.Context) (workers, error) {
 func countWorkers(page []byte) (workers, error) {
 	var p struct {
 		Pool      string
-		Processes []struct {
-			PID   int
-			State string
-		}
+		Processes []worker
 	}
 	if err := json.Unmarshal(page, &p); err != nil {
 		return workers{}, fmt.Errorf("status page: %w", err)
 	}
 	w := workers{pool: p.Pool}
-	for _, worker := range p.Processes {
-		if worker.State == "Idle" {
+	for _, one := range p.Processes {
+		if one.State == "Idle" {
 			w.idle++
 		} else {
 			w.active++
 		}
-		if worker.State == "Reading headers" {
-			w.reading = append(w.reading, worker.PID)
+		if one.State == "Reading headers" {
+			w.reading = append(w.reading, one)
 		}
 	}
 	return w, nil

@@ -83,6 +83,11 @@ func (w *Web) takeStock(ctx context.Context) error {
 		return err
 	}
 	w.choose()
+	if w.live != nil {
+		if err := w.live.opens(); err != nil { // of the one that the link leads to it is true already
+			return err
+		}
+	}
 	return w.sweep()
 }
 
