@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,6 +43,9 @@ type cli struct {
 
 // run executes one command line and returns its exit code.
 func (c *cli) run(ctx context.Context, args []string) int {
+	if rest, compat := c.compatArgs(args); compat {
+		return c.compat(ctx, rest)
+	}
 	root := c.command()
 	root.SetArgs(args)
 	root.SetOut(c.out)
@@ -102,10 +106,7 @@ func (c *cli) command() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &control.Error{Kind: control.Usage, Message: err.Error(), Hint: cmd.CommandPath() + " --help"}
 	})
-	socket := os.Getenv("SUPERD_SOCKET")
-	if socket == "" {
-		socket = defaultSocket
-	}
+	socket := usualSocket()
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", socket, "the control `SOCKET` of superd; also SUPERD_SOCKET")
 	flags.BoolVar(&c.json, "json", false, "print JSON, for programs")
@@ -117,6 +118,9 @@ func (c *cli) command() *cobra.Command {
 	root.AddCommand(c.attachCommand(), c.clearCommand())
 	return root
 }
+
+// usualSocket is where superd is spoken to unless --socket says something else.
+func usualSocket() string { return cmp.Or(os.Getenv("SUPERD_SOCKET"), defaultSocket) }
 
 // arguments demands from least to most of them; what says which.
 func arguments(least, most int, what string) cobra.PositionalArgs {
