@@ -257,6 +257,11 @@ func (q *request) order(o ProcessOrder, body any, fill func(*ProcessOrder) error
 		}
 	}
 	results, err := q.server.daemon.Process(q.http.Context(), o, q.by())
+	if err != nil && KindOf(err) == NotFound {
+		if done, known := q.byTheirName(o); known {
+			results, err = done, nil
+		}
+	}
 	if err != nil {
 		return err
 	}

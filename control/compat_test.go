@@ -392,6 +392,21 @@ func TestNotWaiting(t *testing.T) {
 	h.stop() // and does not hang
 }
 
+// superd's own verbs take supervisord's names too, where they mean nothing else.
+func TestTheirNamesInOurVerbs(t *testing.T) {
+	t.Parallel()
+	h, f := compatHouse(t)
+	for name, want := range map[string]string{"front:web": "web:0", "jobs:jobs_00": "jobs:0", "shop:emails_01": "shop/emails:1", "solo:*": "solo:0"} {
+		results, err := h.client().Process(t.Context(), ProcessOrder{Verb: VerbStop, Name: name})
+		if err != nil || len(results) != 1 || results[0].Name != want || !results[0].OK || f.states[want] != "stopped" {
+			t.Errorf("stop %s: %v, %+v", name, err, results)
+		}
+	}
+	if _, err := h.client().Process(t.Context(), ProcessOrder{Verb: VerbStop, Name: "no:thing"}); KindOf(err) != NotFound {
+		t.Errorf("what nobody has: %v", err)
+	}
+}
+
 func TestRPCRefuses(t *testing.T) {
 	t.Parallel()
 	h, _ := compatHouse(t)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -281,4 +282,34 @@ func (p namedProcess) result(err error) map[string]any {
 		r["status"], r["description"] = f.Code, f.Text
 	}
 	return r
+}
+
+// byTheirName has an order done for a name that is supervisord's, "front:web" or
+// "jobs:*". False: it is not one of those either.
+func (q *request) byTheirName(o ProcessOrder) ([]ProcessResult, bool) {
+	all, err := q.processes()
+	if err != nil {
+		return nil, false
+	}
+	found, _, err := meant(all, o.Name)
+	if err != nil || o.Verb == VerbScale {
+		return nil, false
+	}
+	results := make([][]ProcessResult, len(found))
+	var doing sync.WaitGroup
+	for i, one := range found {
+		doing.Go(func() {
+			own := o
+			own.Name = one.order
+			err := q.may(RoleOperate, one.app)
+			if err == nil {
+				results[i], err = q.server.daemon.Process(q.http.Context(), own, q.by())
+			}
+			if err != nil {
+				results[i] = []ProcessResult{{Name: one.order, Message: err.Error()}}
+			}
+		})
+	}
+	doing.Wait()
+	return slices.Concat(results...), true
 }

@@ -18,7 +18,7 @@ import (
 // startSupervisord runs Debian's with a few programs, until the test ends.
 func startSupervisord(t *testing.T) (conf, socket string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "sv") // a short path, for the socket in it
+	dir, err := os.MkdirTemp("/tmp", "sv") //nolint:usetesting // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,5 +201,20 @@ func TestHistoryFile(t *testing.T) {
 	}
 	if info, err := os.Stat(filepath.Dir(historyFile())); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", info, err)
+	}
+}
+
+// The verbs that superctl has from supervisorctl, with its own flags before them.
+func TestHabits(t *testing.T) {
+	t.Parallel()
+	_, socket := startSupervisord(t)
+	for line, want := range map[string]string{"pid late": "0\n", "avail": "front:web                        in use    auto      999:999\n", "reread": "No config updates to processes\n", "tail -6 nobody": "nobody: ERROR (no such process name)\n"} {
+		for _, flags := range [][]string{{"--socket", socket}, {"--socket=" + socket}} {
+			var got bytes.Buffer
+			exit := (&cli{out: &got, talk: &got}).run(t.Context(), append(flags, strings.Fields(line)...))
+			if !strings.Contains(got.String(), want) || exit != map[string]int{"pid late": 7, "tail -6 nobody": 1}[line] {
+				t.Errorf("%s: exit %d, %q", line, exit, got.String())
+			}
+		}
 	}
 }

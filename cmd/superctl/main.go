@@ -100,6 +100,9 @@ func (c *cli) command() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if c.terminal && term.IsTerminal(int(os.Stdin.Fd())) {
+				return exit(c.prompt(cmd.Context()))
+			}
 			return errors.Join(cmd.Help(), exit(control.Usage.Exit()))
 		},
 	}
@@ -110,12 +113,14 @@ func (c *cli) command() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", socket, "the control `SOCKET` of superd; also SUPERD_SOCKET")
 	flags.BoolVar(&c.json, "json", false, "print JSON, for programs")
+	flags.Bool("compat", false, "before the verb: take the verbs of supervisorctl, print and exit as it does")
 	root.AddCommand(c.statusCommand(), c.switchCommand(), c.rollbackCommand(), c.abortCommand(), c.holdCommand(), c.resumeCommand(),
 		c.releasesCommand(), c.historyCommand(), c.startCommand(), c.stopCommand(), c.restartCommand(), c.signalCommand(),
 		c.scaleCommand(), c.logsCommand(), c.eventsCommand(), c.metricsCommand(), c.topCommand(), c.checkCommand(), c.reloadCommand(), c.doctorCommand(), c.shutdownCommand(), c.versionCommand())
 	root.AddCommand(c.upgradeCommand())
 	root.AddCommand(c.importCommand())
 	root.AddCommand(c.attachCommand(), c.clearCommand())
+	root.AddCommand(c.habits()...)
 	return root
 }
 
