@@ -81,12 +81,36 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 		c.add(ch)
 		c.first = append(c.first, ch)
 	}
+	if o.Notify != nil {
+		c.keepEars()
+	}
 	c.leftovers = c.findLeftovers(keeper.Children())
 	if len(c.leftovers) == 0 {
 		close(c.cleared)
 	}
 	l.compact(c.first, c.leftovers)
 	return c, nil
+}
+
+// earsName is what the notify socket is held under.
+const earsName = "notify socket"
+
+// keepEars leaves the notify socket with the keeper: a child that says READY=1 while
+// there is no superd is heard by the next one.
+func (c *Children) keepEars() {
+	if before, ok := c.Held(earsName); ok {
+		err := c.notify.Inherit(before)
+		if err = errors.Join(err, before.Close()); err != nil {
+			c.log.Warn("what children have said meanwhile is not heard", "error", err)
+		}
+	}
+	f, err := c.notify.File()
+	if err == nil {
+		err = errors.Join(c.Hold(earsName, f), f.Close())
+	}
+	if err != nil {
+		c.log.Warn("what children say while there is no superd will not be heard", "error", err)
+	}
 }
 
 // whenTold is when a child of an earlier superd was told to stop, zero if it was not.

@@ -43,6 +43,7 @@ var moods = map[string]func(args []string){
 	"extend":  beBegging,
 	"superd":  beSuperd,
 	"waitfor": beWaiting,
+	"late":    beLate,
 	"echo":    beEcho,
 }
 
@@ -188,6 +189,17 @@ func beReady(args []string) {
 		}
 	} else {
 		tellSuperd("READY=1\nSTATUS=all is well")
+	}
+	<-terms
+}
+
+// beLate is ready when it is told, says so, and notes that it has.
+func beLate(args []string) {
+	fmt.Println("begun")
+	<-terms
+	tellSuperd("READY=1")
+	if err := os.WriteFile(args[0], nil, 0o600); err != nil {
+		panic(err)
 	}
 	<-terms
 }

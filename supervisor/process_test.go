@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -584,5 +586,27 @@ func TestFenced(t *testing.T) {
 	}
 	if err := <-f.ran; !errors.Is(err, ErrStale) {
 		t.Errorf("run: %v", err)
+	}
+}
+
+// What a child says while there is no superd is heard by the next one.
+func TestReadyWhileThereIsNoSuperd(t *testing.T) {
+	h := newHouse(t)
+	f := h.open(t)
+	spoken := filepath.Join(h.dir, "spoken")
+	c, err := f.Start(t.Context(), spec("w", "late "+spoken, "NOTIFY_SOCKET="+f.NotifySocket()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has begun", func() bool { return slices.Contains(c.Tail(10), "begun") })
+	f.leave()
+	if err := syscall.Kill(c.PID(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has spoken", func() bool { _, err := os.Stat(spoken); return err == nil })
+	g := h.open(t)
+	wait(t, "it is ready", g.Adopted()[0].Ready())
+	if _, _, err := g.Adopted()[0].Stop(t.Context(), syscall.SIGTERM, long, nil); err != nil {
+		t.Error(err)
 	}
 }

@@ -19,8 +19,9 @@ const maxMessage = 4096
 
 // A Server is the socket of NOTIFY_SOCKET.
 type Server struct {
-	path string
-	conn *net.UnixConn
+	path   string
+	conn   *net.UnixConn
+	before *net.UnixConn // the socket of an earlier superd, with what it has not read; nil: none
 }
 
 // Listen makes the socket at path, in the place of one that an earlier superd
@@ -63,6 +64,50 @@ func bind(fd int, path string) error {
 	return os.Rename(aside, path)
 }
 
+// File is a duplicate of the socket, for who keeps it while superd is replaced: then
+// nobody who speaks meanwhile is refused.
+func (s *Server) File() (*os.File, error) { return s.conn.File() }
+
+// Inherit takes the socket of an earlier superd, which was at the same path. Run begins
+// with what was said to it and nobody has read.
+func (s *Server) Inherit(f *os.File) error {
+	conn, err := net.FilePacketConn(f)
+	if err != nil {
+		return fmt.Errorf("inherit notify socket: %w", err)
+	}
+	before, ok := conn.(*net.UnixConn)
+	if !ok {
+		return errors.Join(fmt.Errorf("inherit notify socket: it is a %T", conn), conn.Close())
+	}
+	s.before = before
+	return nil
+}
+
+// readBefore reads what an earlier superd has left. Nobody finds that socket any more.
+func (s *Server) readBefore(hear func(Message)) {
+	if s.before == nil {
+		return
+	}
+	defer func() { _ = s.before.Close(); s.before = nil }() // it is empty
+	raw, err := s.before.SyscallConn()
+	if err != nil {
+		return
+	}
+	buf, oob := room()
+	for more := true; more; {
+		err := raw.Read(func(fd uintptr) bool {
+			n, rights, _, _, err := unix.Recvmsg(int(fd), buf, oob, unix.MSG_DONTWAIT)
+			if more = err == nil; more {
+				if m := message(buf[:n], oob[:rights]); m.PID > 0 {
+					hear(m)
+				}
+			}
+			return true // never wait
+		})
+		more = more && err == nil
+	}
+}
+
 // Path is the value of NOTIFY_SOCKET.
 func (s *Server) Path() string { return s.path }
 
@@ -70,12 +115,12 @@ func (s *Server) Path() string { return s.path }
 // block. What is no message of sd_notify, or is too long, is dropped; descriptors
 // that come along are closed.
 func (s *Server) Run(ctx context.Context, hear func(Message)) error {
+	s.readBefore(hear)
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) }) // only fails once closed
 	defer stop()
-	buf := make([]byte, maxMessage+1)
-	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxRights))
+	buf, oob := room()
 	for {
-		n, rights, _, _, err := s.conn.ReadMsgUnix(buf, oob)
+		m, err := receive(s.conn, buf, oob)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -86,16 +131,34 @@ func (s *Server) Run(ctx context.Context, hear func(Message)) error {
 			case <-ctx.Done():
 			case <-time.After(100 * time.Millisecond):
 			}
-			continue
+		case m.PID > 0:
+			hear(m)
 		}
-		pid := sender(oob[:rights])
-		if pid <= 0 || n > maxMessage {
-			continue
-		}
-		m := parse(buf[:n])
-		m.PID = pid
-		hear(m)
 	}
+}
+
+func room() (buf, oob []byte) {
+	return make([]byte, maxMessage+1), make([]byte, unix.CmsgSpace(unix.SizeofUcred)+unix.CmsgSpace(4*maxRights))
+}
+
+// receive waits for what is said next.
+func receive(conn *net.UnixConn, buf, oob []byte) (Message, error) {
+	n, rights, _, _, err := conn.ReadMsgUnix(buf, oob)
+	if err != nil {
+		return Message{}, err
+	}
+	return message(buf[:n], oob[:rights]), nil
+}
+
+// message is what was said, and by whom. Its PID is 0 when it is no message.
+func message(said, rights []byte) Message {
+	pid := sender(rights)
+	if pid <= 0 || len(said) > maxMessage {
+		return Message{}
+	}
+	m := parse(said)
+	m.PID = pid
+	return m
 }
 
 // maxRights is how many descriptors one datagram can bring (SCM_MAX_FD).
