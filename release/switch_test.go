@@ -845,7 +845,7 @@ func pauseOutlivesSuperd(t *testing.T, abort bool) {
 	tr := newTrial(t)
 	reason := fmt.Errorf("the database is down: %w", ErrInconclusive)
 	tr.broken["watch new"] = reason
-	how := func(ctx context.Context) error { return tr.Switch.Run(ctx) }
+	how := func(ctx context.Context) error { return tr.Run(ctx) }
 	for superd := range 4 {
 		ended := make(chan error, 1)
 		var run sync.WaitGroup
@@ -868,7 +868,7 @@ func pauseOutlivesSuperd(t *testing.T, abort bool) {
 		delete(tr.broken, "watch new") // looking again would find nothing wrong
 		tr.stop = make(chan struct{})
 		tr.begin(tr.memory.Last())
-		how = func(ctx context.Context) error { return tr.Switch.Resume(ctx) }
+		how = func(ctx context.Context) error { return tr.Resume(ctx) }
 	}
 }
 
