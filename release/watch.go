@@ -29,6 +29,8 @@ type LinkWatch struct {
 	begun bool        // a switch to what is seen, which need not be repeated
 	said  string
 
+	content content
+
 	mu   sync.Mutex
 	next *LinkOptions // nil: those that hold are the last ones
 }
@@ -78,6 +80,9 @@ func (w *LinkWatch) Run(ctx context.Context) error {
 func (w *LinkWatch) look(ctx context.Context, now time.Time) time.Duration {
 	w.renew()
 	shot := w.s.Snapshot()
+	if shot.Current == nil && !shot.Settling {
+		w.changed(shot.Live)
+	}
 	w.take(w.s.o.Tree.look(), now)
 	if shot.Hold != nil || shot.Current != nil && shot.Current.Watched && shot.Current.By != (By{}) {
 		w.moves = nil // Resume begins to count anew; and who adopts a move stands for it

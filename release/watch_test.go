@@ -190,6 +190,33 @@ func TestMovedToTheLiveRelease(t *testing.T) {
 	}
 }
 
+// A live release that is changed in place is told of, once, and nothing is done about it.
+func TestChangedInPlace(t *testing.T) {
+	for name, script := range map[string]string{
+		"the directory is another": `cp -a releases/r1 r1.new; mv releases/r1 r1.old; mv r1.new releases/r1`,
+		"a required file is":       `echo "<?php // other" > vendor.new; mv vendor.new releases/r1/vendor/autoload.php`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := watched(t, quick, "r1", "r2")
+			st.sh(`mkdir -p releases/r1/vendor; echo "<?php" > releases/r1/vendor/autoload.php`)
+			st.required = []string{"vendor/autoload.php"}
+			st.up()
+			defer st.down()
+			st.settled()
+			st.stays("r1") // it has been seen
+			if n := st.times("app.note", "changed in place"); n > 0 {
+				t.Fatalf("told %d times before it was", n)
+			}
+			st.sh(script)
+			st.until("it is told", func() bool { return st.times("app.note", "changed in place") == 1 })
+			st.stays("r1")
+			if n := st.times("app.note", "changed in place"); n != 1 {
+				t.Errorf("told %d times", n)
+			}
+		})
+	}
+}
+
 // A link that leads nowhere: what runs stays, and the link goes back after the grace.
 func TestLostLinkGoesBack(t *testing.T) {
 	for name, script := range map[string]string{

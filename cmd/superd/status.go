@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -141,13 +143,21 @@ func (a *app) poolStatus(s *control.AppStatus, shot release.Snapshot) {
 }
 
 func workerStatus(app, pool string, w workers.WorkerStatus, shot release.Snapshot) control.ProcessStatus {
-	return control.ProcessStatus{
+	s := control.ProcessStatus{
 		Name: w.Name, App: app, Pool: pool, State: string(w.State), PID: w.PID,
 		Release: w.Generation.Release, Generation: w.Generation.Number,
 		Stale: w.PID != 0 && w.Generation.Number != shot.Live.Number,
 		Since: w.Since, Restarts: w.Restarts, Last: w.Last,
 	}
+	if _, err := os.Stat(w.Generation.Dir); s.Stale && errors.Is(err, fs.ErrNotExist) {
+		s.State = stranded
+	}
+	return s
 }
+
+// stranded is a worker whose release others have deleted while it finishes its job.
+// Its place has been taken by one of the live release; what it has yet to load is gone.
+const stranded = "stranded"
 
 // addUsage measures memory and CPU of everything in s at once.
 func addUsage(ctx context.Context, s *control.Status) {

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"os"
+	"testing"
+
+	"superd/release"
+	"superd/supervisor"
+	"superd/workers"
+)
+
+// A worker that finishes its job in a release that somebody has deleted is shown as
+// stranded; one whose release is there is draining, and one of the live release is not
+// touched by what is seen of a directory.
+func TestStrandedWorkerIsShown(t *testing.T) {
+	old, gone := release.Generation{Number: 1, Dir: t.TempDir()}, release.Generation{Number: 1, Dir: t.TempDir()}
+	if err := os.Remove(gone.Dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, is := range []struct {
+		at   release.Generation
+		live uint64
+		want string
+	}{{old, 2, "draining"}, {gone, 2, "stranded"}, {gone, 1, "draining"}} {
+		w := workers.WorkerStatus{State: supervisor.Draining, PID: 7, Generation: is.at}
+		if got := workerStatus("shop", "emails", w, release.Snapshot{Live: release.Generation{Number: is.live}}); got.State != is.want {
+			t.Errorf("of generation %d in %s, live %d: %s, want %s", is.at.Number, is.at.Dir, is.live, got.State, is.want)
+		}
+	}
+}
