@@ -339,3 +339,111 @@ func TestTwoReloadsAtOnce(t *testing.T) {
 	}
 	eventually(t, 30*time.Second, "the last one holds", func() bool { return s.status().Apps[0].Pools[0].Running == 10 })
 }
+
+// set sets keys of a table in the configuration, in place of what they have there.
+func (s *site) set(table string, keys ...string) {
+	s.t.Helper()
+	text, err := os.ReadFile(s.ConfigFile())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	before, rest, found := strings.Cut(string(text), "\n"+table+"\n")
+	if !found {
+		s.t.Fatalf("the configuration has no %s", table)
+	}
+	body, after := rest, ""
+	if next := strings.Index(rest, "\n["); next >= 0 {
+		body, after = rest[:next], rest[next:]
+	}
+	for _, line := range keys {
+		name, _, _ := strings.Cut(line, " ")
+		body = regexp.MustCompile(`(?m)^`+name+`\s*=.*$`).ReplaceAllString(body, "")
+		body += "\n" + line
+	}
+	s.write(before + "\n" + table + "\n" + body + "\n" + after)
+}
+
+// Every key of an app, by its class: all that is live at once, and no process is
+// touched; what workers are born with, a key at a time; and all of PHP-FPM's, which
+// is one new generation.
+func TestReloadOfEveryKey(t *testing.T) {
+	s := newSite(t, lab.Config{Children: 4, Workers: 2}, "$realpath_root")
+	dir := s.Path("shop")
+	before := s.children()
+	s.set("[app.shop.switch]", `watch = "100ms"`, `follow_link = false`, `settle = "3s"`, `missing_grace = "40s"`, `max_failures = 7`,
+		`progress_deadline = "3m"`, `keep_releases = 40`, `required = ["vendor/autoload.php", "public/index.php"]`, `before = { command = ["true"] }`,
+		`after = { command = ["true"] }`, `max_error_rate = 0.5`, `min_requests = 30`)
+	s.set("[app.shop.worker.jobs]", `order = "stop-first"`, `max_parallel = 2`, `min_healthy_time = "200ms"`, `stop_signal = "TERM"`, `stop_timeout = "29s"`,
+		`max_draining = 20`, `planned_exits = [0, 12, 13]`, `processes = 3`, `max_memory = "1GiB"`, `max_age = "10h"`, `log = { keep = 3 }`)
+	s.set("[app.shop.fpm]", `warmup = ["/", "/up"]`, `log = { keep = 4 }`)
+	s.set("[[app.shop.check]]", `interval = "200ms"`, `timeout = "4s"`, `healthy_threshold = 1`, `deadline = "19s"`)
+	if got := s.reloaded(); !slices.Equal(got, []string{"shop live", "shop/fpm live", "shop/jobs live"}) {
+		t.Errorf("what is live: touched %q", got)
+	}
+	s.wellWith(3)
+	for _, pid := range before {
+		if !slices.Contains(s.children(), pid) {
+			t.Errorf("a live key has ended %d", pid)
+		}
+	}
+
+	master := s.master()
+	for _, line := range []string{
+		`command = ["php8.2", "-d", "memory_limit=64M", "bin/worker.php", "{root}/shared/ledger"]`,
+		`ready = "alive"`, `env = { A = "b" }`, `nice = 2`, `limits = { nofile = 2048 }`,
+	} {
+		jobs := s.pids("jobs")
+		s.set("[app.shop.worker.jobs]", line)
+		if got := s.reloaded(); !slices.Equal(got, []string{"shop/jobs restart"}) {
+			t.Errorf("%s: touched %q", line, got)
+		}
+		eventually(t, 30*time.Second, line+" replaces the workers", func() bool { return replaced(jobs, s.pids("jobs")) })
+		s.wellWith(3)
+	}
+	if s.master() != master {
+		t.Error("keys of a pool have replaced PHP-FPM")
+	}
+
+	s.set("[app.shop.fpm]", `pm = "dynamic"`, `max_children = 6`, `start_servers = 2`, `min_spare_servers = 1`, `max_spare_servers = 3`, `max_requests = 500`,
+		`request_terminate_timeout = "61s"`, `slowlog_timeout = "31s"`, `drain_timeout = "21s"`, `backlog = 512`, `listen_mode = "0666"`, `document_root = "public"`,
+		`ini = { memory_limit = "99M" }`, `args = ["-d", "display_errors=0"]`, `group = "www-data"`)
+	if got := s.reloaded(); !slices.Equal(got, []string{"shop/fpm restart", "shop/jobs restart"}) {
+		t.Errorf("PHP-FPM: touched %q", got)
+	}
+	eventually(t, 40*time.Second, "a new generation serves", func() bool {
+		status := s.status().Apps[0]
+		m := s.master()
+		return m != 0 && m != master && status.Switch == nil && len(status.FPM.Generations) == 1
+	})
+	conf := s.generated()
+	for _, line := range []string{
+		"pm = dynamic", "pm.max_children = 6", "pm.start_servers = 2", "pm.min_spare_servers = 1", "pm.max_spare_servers = 3", "pm.max_requests = 500",
+		"request_terminate_timeout = 61", "request_slowlog_timeout = 31", "[memory_limit] = '99M'",
+	} {
+		if !strings.Contains(strings.ReplaceAll(conf, `"`, ""), line) {
+			t.Errorf("PHP-FPM runs without %q:\n%s", line, conf)
+		}
+	}
+	if info, err := os.Stat(s.FPMSocket()); err != nil || info.Mode().Perm() != 0o666 {
+		t.Errorf("the listener: %v, %v", info, err)
+	}
+	if page, err := s.visit("/"); err != nil || !strings.Contains(page, "r1") {
+		t.Errorf("a page: %q, %v", page, err)
+	}
+
+	s.set("[app.shop]", `root = "`+dir+`/."`, `releases = "other"`)
+	jobs := s.pids("jobs")
+	if got := s.reloaded(); !slices.Equal(got, []string{"shop later"}) || !slices.Equal(jobs, s.pids("jobs")) {
+		t.Errorf("what waits: touched %q", got)
+	}
+	s.ctl(0, "releases")
+}
+
+// wellWith waits until all is as desired, with so many workers.
+func (s *site) wellWith(workers int) {
+	s.t.Helper()
+	eventually(s.t, 30*time.Second, fmt.Sprintf("all is well with %d workers", workers), func() bool {
+		status, err := s.Status()
+		return err == nil && status.Healthy && status.Apps[0].Pools[0].Running == workers && status.Apps[0].Pools[0].Draining == 0
+	})
+}
