@@ -22,11 +22,7 @@ import (
 // be there.
 func (s *site) edit(pairs ...string) {
 	s.t.Helper()
-	text, err := os.ReadFile(s.ConfigFile())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	changed := string(text)
+	changed := s.text()
 	for pair := range slices.Chunk(pairs, 2) {
 		if !strings.Contains(changed, pair[0]) {
 			s.t.Fatalf("the configuration has no %q", pair[0])
@@ -340,14 +336,20 @@ func TestTwoReloadsAtOnce(t *testing.T) {
 	eventually(t, 30*time.Second, "the last one holds", func() bool { return s.status().Apps[0].Pools[0].Running == 10 })
 }
 
-// set sets keys of a table in the configuration, in place of what they have there.
-func (s *site) set(table string, keys ...string) {
+// text is the configuration.
+func (s *site) text() string {
 	s.t.Helper()
 	text, err := os.ReadFile(s.ConfigFile())
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	before, rest, found := strings.Cut(string(text), "\n"+table+"\n")
+	return string(text)
+}
+
+// set sets keys of a table in the configuration, in place of what they have there.
+func (s *site) set(table string, keys ...string) {
+	s.t.Helper()
+	before, rest, found := strings.Cut(s.text(), "\n"+table+"\n")
 	if !found {
 		s.t.Fatalf("the configuration has no %s", table)
 	}
@@ -429,6 +431,11 @@ func TestReloadOfEveryKey(t *testing.T) {
 	}
 	if page, err := s.visit("/"); err != nil || !strings.Contains(page, "r1") {
 		t.Errorf("a page: %q, %v", page, err)
+	}
+
+	s.write(s.text() + "\n[program.idle]\ncommand = [\"sleep\", \"1000\"]\n")
+	if got := s.reloaded(); !slices.Equal(got, []string{"idle later"}) {
+		t.Errorf("a program: touched %q", got)
 	}
 
 	s.set("[app.shop]", `root = "`+dir+`/."`, `releases = "other"`)

@@ -95,7 +95,11 @@ func (d *daemon) planReload(by release.By) (*reload, error) {
 	for _, w := range file.Warnings {
 		r.answer.Warnings = append(r.answer.Warnings, w.String())
 	}
-	for _, c := range r.changes {
+	for i := range r.changes {
+		c := &r.changes[i]
+		if c.Action != config.ActionNothing && d.isProgram(c.Name, file) {
+			c.Action = config.ActionLater // this superd runs no programs
+		}
 		one := control.Change{Name: c.Name, Action: string(c.Action)}
 		for _, reason := range c.Reasons {
 			one.Reasons = append(one.Reasons, control.Reason{Key: reason.Key, Class: string(reason.Class)})
@@ -103,6 +107,19 @@ func (d *daemon) planReload(by release.By) (*reload, error) {
 		r.answer.Changes = append(r.answer.Changes, one)
 	}
 	return r, nil
+}
+
+// isProgram tells programs and groups, before the reload or after it, from apps.
+func (d *daemon) isProgram(name string, after *config.Config) bool {
+	if strings.HasPrefix(name, "group ") {
+		return true
+	}
+	for _, cfg := range []*config.Config{d.config(), after} {
+		if slices.ContainsFunc(cfg.Programs, func(p config.Program) bool { return p.Name == name }) {
+			return true
+		}
+	}
+	return false
 }
 
 // summary is the changes in a few words: "2 live, 1 restart".
