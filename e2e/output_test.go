@@ -22,7 +22,7 @@ import (
 // seconds, and ends its last line when it is told to go.
 const talking = `
 [app.shop.worker.%s]
-command   = ["bash", "-c", "n=0; go=1; trap 'go=0' TERM; while [ $go = 1 ]; do echo line $n; echo complaint $n >&2; n=$((n+1)); read -t 0.02 < <(:); done; echo end $n"]
+command   = ["bash", "-c", "n=0; go=1; trap 'go=0' TERM; while [ $go = 1 ]; do echo line $n; echo complaint $n >&2; n=$((n+1)); sleep 0.02; done; echo end $n"]
 processes = 1
 log       = { %s }
 `
