@@ -10,7 +10,7 @@ import (
 
 // Logs are the lines that a query asks for, until there are no more or ctx ends. One
 // that follows goes on with the superd that comes after this one, and asks that one for
-// what was written between: what is in its memory, 1,000 lines of each process.
+// what was written between: up to 20,000 lines of each process, those in files too.
 func (c *Client) Logs(ctx context.Context, q LogQuery) iter.Seq2[LogLine, error] {
 	return func(yield func(LogLine, error) bool) {
 		f := logFollower{client: c, query: q, yield: yield, shown: map[logKey][]LogLine{}}
@@ -32,6 +32,10 @@ type logFollower struct {
 }
 
 type logKey struct{ process, stream string }
+
+// mostPast is how many lines of each process the next superd is asked for: those of
+// some minutes in which nobody could be reached.
+const mostPast = 20_000
 
 // mostShown is how many lines are remembered to recognize where one was.
 const mostShown = 100
@@ -67,7 +71,7 @@ func (f *logFollower) read(ctx context.Context) (connected bool, err error) {
 		query.Set("stream", q.Stream)
 	}
 	if !f.lost.IsZero() {
-		q.Lines, q.Since = 1000, time.Time{}
+		q.Lines, q.Since = mostPast, time.Time{}
 		query.Set("mark", "1")
 		f.behind, f.caught = map[logKey][]LogLine{}, map[string]bool{}
 	}
@@ -131,6 +135,24 @@ func (f *logFollower) catchUp(process string) error {
 		}
 	}
 	return nil
+}
+
+// Unseen are the lines of past behind those that are known already, for each stream.
+func Unseen(known, past []LogLine) []LogLine {
+	var fresh []LogLine
+	for stream, own := range byStream(past) {
+		more, _ := unseen(byStream(known)[stream], own)
+		fresh = append(fresh, more...)
+	}
+	return fresh
+}
+
+func byStream(lines []LogLine) map[string][]LogLine {
+	all := map[string][]LogLine{}
+	for _, l := range lines {
+		all[l.Stream] = append(all[l.Stream], l)
+	}
+	return all
 }
 
 // unseen are the lines of past behind those that were shown last: where most of these

@@ -32,13 +32,12 @@ log       = { %s }
 // rotated files too.
 func TestNoLineIsLostWhenSuperdDies(t *testing.T) {
 	more := fmt.Sprintf(talking, "plain", `max_size = "1KiB", keep = 1000`) +
-		fmt.Sprintf(talking, "steady", `keep = 10`) + // what is followed: a superd that comes remembers no more than the file in hand
 		fmt.Sprintf(talking, "objects", `stderr = "file", format = "json"`)
 	s := newSite(t, lab.Config{Children: 2, Workers: 1, More: more}, "$realpath_root")
 	s.wholly("r1", 20*time.Second)
 	follow, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	following := s.Superctl(follow, "logs", "-f", "-n", "1", "shop/steady")
+	following := s.Superctl(follow, "logs", "-f", "-n", "1", "shop/plain")
 	var seen, said bytes.Buffer
 	following.Stdout, following.Stderr = &seen, &said
 	if err := following.Start(); err != nil {
@@ -51,7 +50,7 @@ func TestNoLineIsLostWhenSuperdDies(t *testing.T) {
 		}
 		eventually(t, 30*time.Second, "superd is back", func() bool { st, err := s.Status(); return err == nil && st.Healthy })
 	}
-	s.ctl(0, "stop", "shop/plain", "shop/objects", "shop/steady")
+	s.ctl(0, "stop", "shop/plain", "shop/objects")
 	time.Sleep(time.Second) // until all is shown
 	if err := following.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)

@@ -167,11 +167,7 @@ func (d *daemon) followLogs(ctx context.Context, names []string, q control.LogQu
 	defer cancel()
 	merged := make(chan control.LogLine)
 	for _, name := range names {
-		lines, err := d.output.Follow(ctx, name, q.Lines, q.Stream)
-		if err != nil {
-			continue // forgotten since it was listed
-		}
-		following.Go(func() { passOn(ctx, name, lines, q, merged) })
+		following.Go(func() { d.followLog(ctx, name, q, merged) })
 	}
 	for {
 		select {
@@ -185,25 +181,51 @@ func (d *daemon) followLogs(ctx context.Context, names []string, q control.LogQu
 	}
 }
 
-// passOn sends the lines of one process to those who asked, and if they want it where
-// the past ends: behind what was there when it began.
-func passOn(ctx context.Context, name string, lines <-chan output.Line, q control.LogQuery, to chan<- control.LogLine) {
+// memory is how many lines package output remembers of each name.
+const memory = 1000
+
+// followLog sends the lines of one process to those who asked: first as many of the past
+// as are in memory or, for one who comes back and wants to know where the past ends, are
+// in files too. What was written while those were read is behind them in memory.
+func (d *daemon) followLog(ctx context.Context, name string, q control.LogQuery, to chan<- control.LogLine) {
 	send := func(l control.LogLine) {
 		select {
 		case to <- l:
 		case <-ctx.Done():
 		}
 	}
-	past := len(lines)
-	if past == 0 && q.Mark {
+	var known []control.LogLine
+	n := q.Lines
+	if q.Mark {
+		past, err := d.output.History(ctx, output.Question{Name: name, Stream: q.Stream, Lines: q.Lines, Whole: true})
+		if err != nil && ctx.Err() == nil {
+			send(control.LogLine{Process: name, Note: err.Error()}) // the lines in memory are left
+		}
+		for _, l := range past.Lines {
+			known = append(known, logLine(l))
+			send(logLine(l))
+		}
+		n = memory
+	}
+	lines, err := d.output.Follow(ctx, name, n, q.Stream)
+	if err != nil {
+		return // forgotten since it was listed
+	}
+	if q.Mark {
+		var between []control.LogLine
+		for range len(lines) {
+			if l, ok := <-lines; ok {
+				between = append(between, logLine(l))
+			}
+		}
+		for _, l := range control.Unseen(known, between) {
+			send(l)
+		}
 		send(control.LogLine{Process: name, CaughtUp: true})
 	}
 	for l := range lines {
 		if !l.At.Before(q.Since) {
 			send(logLine(l))
-		}
-		if past--; past == 0 && q.Mark {
-			send(control.LogLine{Process: name, CaughtUp: true})
 		}
 	}
 }

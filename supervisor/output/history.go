@@ -23,6 +23,7 @@ type Question struct {
 	Lines  int    // the last so many of those that fit the rest
 	Since  time.Time
 	Until  time.Time // zero: no limit, as in Since
+	Whole  bool      // leave out a line that has no end yet
 }
 
 // An Answer is lines, the oldest first.
@@ -133,6 +134,9 @@ func (s *Store) remembered(q Question) ([]Line, bool) {
 	r := ring{lines: t.lines.of(q.Stream, len(t.lines.lines))}
 	for _, st := range t.streams {
 		for _, l := range t.unfinished(st) {
+			if q.Whole {
+				continue
+			}
 			if q.Stream == "" || l.Stream == "" || l.Stream == q.Stream {
 				r.lines = append(r.lines, l)
 			}
@@ -283,7 +287,8 @@ func (from source) file(ctx context.Context, f *os.File, modified time.Time, q Q
 	for {
 		raw, err := oneOf(r)
 		if len(raw) > 0 {
-			if l, ok := from.line(raw, modified, q); ok {
+			whole := raw[len(raw)-1] == '\n' || !q.Whole
+			if l, ok := from.line(raw, modified, q); ok && whole {
 				lines, kept = append(lines, l), kept+len(l.Text)
 			}
 			for len(lines) > 2*q.Lines+1 || kept > 2*mostHistory {
