@@ -1,7 +1,9 @@
 package control
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -188,10 +190,56 @@ func supervisorctl(t *testing.T, socket string, args ...string) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
+type answered struct {
+	out  string
+	exit int
+}
+
+// many is supervisorctl with many lines in one process: starting it takes longer than
+// what it does.
+const many = `
+import io, json, sys
+from supervisor import supervisorctl as s
+from supervisor.options import ClientOptions
+options = ClientOptions()
+options.realize(["-c", sys.argv[1], "-s", sys.argv[2], "status"])
+answers = []
+for line in json.load(sys.stdin):
+    out = io.StringIO()
+    c = s.Controller(options, stdout=out)
+    c.output = lambda message: out.write(message + "\n")
+    c.onecmd(line)
+    answers.append([out.getvalue(), c.exitstatus])
+json.dump(answers, sys.stdout)`
+
+func supervisorctls(t *testing.T, socket string, lines []string) []answered {
+	t.Helper()
+	in, err := json.Marshal(lines)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "-W", "ignore", "-c", many, ctlConf(t), "unix://"+socket)
+	cmd.Stdin = bytes.NewReader(in)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("supervisorctl: %v %s", err, out)
+	}
+	var pairs [][2]any
+	if err := json.Unmarshal(out, &pairs); err != nil || len(pairs) != len(lines) {
+		t.Fatalf("%v in %s", err, out)
+	}
+	answers := make([]answered, len(pairs))
+	for i, pair := range pairs {
+		exit, _ := pair[1].(float64)
+		answers[i] = answered{fmt.Sprint(pair[0]), int(exit)}
+	}
+	return answers
+}
+
 func TestSupervisorctl(t *testing.T) {
 	t.Parallel()
 	h, f := compatHouse(t)
-	for _, step := range []struct {
+	steps := []struct {
 		args string
 		exit int
 		want string
@@ -220,8 +268,14 @@ func TestSupervisorctl(t *testing.T) {
 		{"clear shop:emails_00", 0, "shop:emails_00: cleared\n"},
 		{"stop shop:*", 0, "shop:emails_00: stopped\n"},
 		{"avail", 0, "front:web"},
-	} {
-		out, exit := supervisorctl(t, h.socket, strings.Fields(step.args)...)
+	}
+	var lines []string
+	for _, step := range steps {
+		lines = append(lines, step.args)
+	}
+	answers := supervisorctls(t, h.socket, lines)
+	for i, step := range steps {
+		out, exit := answers[i].out, answers[i].exit
 		if exit != step.exit || !strings.HasPrefix(out, step.want) && (step.args != "avail" || !strings.Contains(out, step.want)) {
 			t.Errorf("%s: exit %d, want %d\n%s\nwant\n%s", step.args, exit, step.exit, out, step.want)
 		}
