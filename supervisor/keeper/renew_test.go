@@ -182,7 +182,16 @@ func TestRenewalKeepsEverything(t *testing.T) {
 	if codes["ended"] != 3 || codes["gated"] != 5 || codes["lives"] != 7 {
 		t.Errorf("the next superd hears of %v", codes)
 	}
-	spawn(t, d, shell("another", "exit 0"))
+	// A child that the new program starts has its own descriptors and no others.
+	another := spawn(t, d, shell("another", "echo /proc/$$/fd/*; exit 0"))
+	if e := exit(t, d); e.Slot != "another" {
+		t.Fatal(e)
+	}
+	said := make([]byte, 4096)
+	n, err := another.Out.Read(said)
+	if err != nil || len(strings.Fields(string(said[:n]))) > 4 { // 0, 1, 2, and what the shell reads the directory with
+		t.Errorf("it has %s: %v", said[:n], err)
+	}
 }
 
 // Children that end while the keeper is being replaced end with their own status, and
