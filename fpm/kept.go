@@ -54,7 +54,7 @@ func (s *server) endKept(ctx context.Context) {
 	seen := map[waiting]sight{}
 	began := time.Now()
 	busy := began
-	over := time.After(s.owner.o.Drain)
+	over := time.After(s.owner.drain())
 	next := time.After(0)
 	for {
 		select {

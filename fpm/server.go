@@ -141,7 +141,7 @@ func (s *server) spec(ctx context.Context) (supervisor.Spec, error) {
 		Name: s.owner.name(), Slot: fmt.Sprintf("%s/fpm@%s/%d", s.owner.id(), at.Base, life), Note: own,
 		Argv: append([]string{pool.Binary}, r.arguments(at.Home)...), Env: env, Dir: "/", Umask: 0o022,
 		User:  myself(),
-		Files: files, Log: s.owner.o.Output, StopSignal: syscall.SIGQUIT, StopTimeout: s.owner.o.Drain + quitGrace,
+		Files: files, Log: s.owner.o.Output, StopSignal: syscall.SIGQUIT, StopTimeout: s.owner.drain() + quitGrace,
 		Labels: map[string]string{"app": s.owner.o.App, "pool": "fpm", "release": at.Release, "generation": strconv.FormatUint(at.Number, 10)},
 	}, nil
 }
