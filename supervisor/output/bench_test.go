@@ -3,7 +3,6 @@ package output
 import (
 	"bytes"
 	"context"
-
 	"io"
 	"log/slog"
 	"os"
