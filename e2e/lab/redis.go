@@ -12,7 +12,11 @@ import (
 type Redis struct {
 	*redis.Client
 	Socket string
+	server *Server
 }
+
+// End stops it; whoever connects is refused then.
+func (r *Redis) End() error { return r.server.Stop() }
 
 // StartRedis starts one that keeps everything in memory, on a socket in the lab.
 func (l *Lab) StartRedis() (*Redis, error) {
@@ -24,7 +28,7 @@ func (l *Lab) StartRedis() (*Redis, error) {
 		return nil, err
 	}
 	client := redis.NewClient(&redis.Options{Network: "unix", Addr: socket})
-	r := &Redis{Client: client, Socket: socket}
+	r := &Redis{Client: client, Socket: socket, server: s}
 	return r, s.ready(func() bool { return client.Ping(context.Background()).Err() == nil })
 }
 
