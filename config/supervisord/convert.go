@@ -3,6 +3,7 @@ package supervisord
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -180,6 +181,9 @@ func (p *plan) settings(w *tomlWriter) {
 	p.access(w)
 }
 
+// typed is a name that supervisorctl can be told: the rule of [compat.names].
+var typed = regexp.MustCompile(`^[^\s:/[:cntrl:]]+(:[^\s:/[:cntrl:]]+)?$`)
+
 // names writes what supervisord called a process, where superd would call it something
 // else to those who ask by [compat]: the rule is in control/compatnames.go.
 func (p *plan) names(w *tomlWriter) {
@@ -198,7 +202,7 @@ func (p *plan) names(w *tomlWriter) {
 				continue
 			}
 			taken[listed] = true
-			if strings.ContainsFunc(listed, func(r rune) bool { return isControl(r) || isSpace(r) }) {
+			if !typed.MatchString(listed) {
 				continue // nobody has ever typed it
 			}
 			usual := u.name
