@@ -45,6 +45,11 @@ func run(args []string) int {
 		return 0
 	case "stage":
 		return stage(args[1:])
+	case "stop-post":
+		if err := keeper.Stopped(os.Getenv("SERVICE_RESULT")); err != nil {
+			return fail(err.Error(), 1)
+		}
+		return 0
 	case "version":
 		_, err := os.Stdout.WriteString("superd-keeper " + version + " (commit " + commit + ", " + date + ")\n")
 		if err != nil {

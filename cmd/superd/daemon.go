@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	sd "github.com/coreos/go-systemd/v22/daemon"
-
 	"superd/config"
 	"superd/control"
 	"superd/release"
@@ -187,9 +185,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.log.Info("superd is here", "version", version, "pid", os.Getpid(), "epoch", d.children.Epoch(), "adopted", len(d.children.Adopted()))
 	d.event(control.Event{Kind: "superd.started", PID: os.Getpid(), Message: fmt.Sprintf("superd %s, %d children adopted", version, len(d.children.Adopted()))})
-	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
-		d.log.Warn("systemd cannot be told", "error", err)
-	}
+	d.tellSystemd("READY=1\nSTATUS=superd " + version + " is here")
 	err := g.Run(ctx)
 	select {
 	case <-stopping:
@@ -234,9 +230,7 @@ func (d *daemon) heed(ctx context.Context) error {
 func (d *daemon) stopAll(turn context.Context) {
 	ctx := context.WithoutCancel(turn)
 	d.event(control.Event{Kind: "superd.stopping", PID: os.Getpid()})
-	if _, err := sd.SdNotify(false, sd.SdNotifyStopping); err != nil {
-		d.log.Warn("systemd cannot be told", "error", err)
-	}
+	d.tellSystemd(stoppingLine(d.allApps()))
 	var apps sync.WaitGroup
 	for _, a := range d.allApps() {
 		apps.Go(func() { a.stop(ctx) })

@@ -36,6 +36,10 @@ func (d *daemon) Reload(ctx context.Context, plan bool, by release.By) (control.
 	case <-ctx.Done():
 		return control.Reload{}, context.Cause(ctx)
 	}
+	if !plan {
+		d.tellSystemd(reloadingLine())
+		defer d.tellSystemd("READY=1")
+	}
 	r, err := d.planReload(by)
 	switch {
 	case err != nil:

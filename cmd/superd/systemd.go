@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/config"
+)
+
+// systemd listens to its main process only (NotifyAccess=main), and that is the keeper:
+// with NotifyAccess=all any worker could speak for superd. So superd speaks in the
+// keeper's name, which the kernel lets root do (unix(7), SCM_CREDENTIALS; the same as
+// sd_pid_notify(3)). Who is not root speaks in his own, for a unit that allows that.
+
+// tellSystemd sends lines of sd_notify(3). Nothing depends on it: without systemd it does
+// nothing, and what does not go is logged.
+func (d *daemon) tellSystemd(lines string) {
+	if err := notifySystemd(os.Getenv("NOTIFY_SOCKET"), systemdKnows(), lines); err != nil {
+		d.log.Warn("systemd cannot be told", "error", err)
+	}
+}
+
+// systemdKnows is the PID of the process that systemd has started. superd's parent may be
+// an older superd that is about to leave, so what systemd itself says comes first.
+func systemdKnows() int {
+	if pid, err := strconv.Atoi(os.Getenv("WATCHDOG_PID")); err == nil && pid > 0 {
+		return pid
+	}
+	return os.Getppid()
+}
+
+func notifySystemd(socket string, sender int, lines string) error {
+	if socket == "" {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("make a socket: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }() // a datagram is sent or not
+	to := &unix.SockaddrUnix{Name: socket}
+	if os.Geteuid() == 0 && sender > 0 {
+		who := unix.UnixCredentials(&unix.Ucred{Pid: int32(sender)})
+		err := unix.Sendmsg(fd, []byte(lines), who, to, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EPERM) {
+			return notSent(err)
+		}
+	}
+	return notSent(unix.Sendmsg(fd, []byte(lines), nil, to, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
+}
+
+func notSent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("send: %w", err)
+}
+
+// reloadingLine tells that a reload has begun; READY=1 tells its end. systemd wants to know
+// when on the clock that it uses itself (sd_notify(3), MONOTONIC_USEC).
+func reloadingLine() string {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return "RELOADING=1" // cannot be: the clock is always there
+	}
+	return "RELOADING=1\nMONOTONIC_USEC=" + strconv.FormatInt(now.Nano()/1000, 10)
+}
+
+// stoppingLine asks for as much time as the slowest process may take, whatever
+// TimeoutStopSec= says.
+func stoppingLine(apps []*app) string {
+	longest := time.Duration(0)
+	for _, a := range apps {
+		longest = max(longest, slowest(a.cfg()))
+	}
+	const spare = 20 * time.Second // the keeper ends what is left
+	if longest > 365*24*time.Hour {
+		longest = 365 * 24 * time.Hour // systemd adds it to its clock
+	}
+	return "STOPPING=1\nSTATUS=stopping; requests and jobs finish first\nEXTEND_TIMEOUT_USEC=" +
+		strconv.FormatInt((longest+spare).Microseconds(), 10)
+}
+
+// slowest is how long a stop of an app may take.
+func slowest(a *config.App) time.Duration {
+	longest := time.Duration(0)
+	if a.FPM != nil {
+		longest = a.FPM.DrainTimeout
+	}
+	for _, w := range a.Workers {
+		longest = max(longest, w.StopTimeout)
+	}
+	return longest
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// superd speaks in the name of the process that systemd has started, or systemd does not
+// listen (NotifyAccess=main).
+func TestSystemdHearsTheKeeper(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("run as root: only root may speak in another's name")
+	}
+	t.Chdir(t.TempDir()) // paths of sockets have 107 bytes
+	const path = "notify"
+	ear, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ear.Close() }()
+	raw, err := ear.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) }); err != nil {
+		t.Fatal(err)
+	}
+	const other = 1 // somebody who lives in every namespace
+	for _, c := range []struct{ sender, heard int }{{other, other}, {1 << 30, os.Getpid()}, {0, os.Getpid()}} {
+		if err := notifySystemd(path, c.sender, "READY=1"); err != nil {
+			t.Fatal(err)
+		}
+		text, oob := make([]byte, 100), make([]byte, 100)
+		n, m, _, _, err := ear.ReadMsgUnix(text, oob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages, err := unix.ParseSocketControlMessage(oob[:m])
+		if err != nil || len(messages) != 1 {
+			t.Fatalf("%d messages, %v", len(messages), err)
+		}
+		who, err := unix.ParseUnixCredentials(&messages[0])
+		if err != nil || int(who.Pid) != c.heard || string(text[:n]) != "READY=1" {
+			t.Errorf("in the name of %d: %q came from %+v, %v", c.sender, text[:n], who, err)
+		}
+	}
+}
+
+func TestSystemdIsNotThere(t *testing.T) {
+	if err := notifySystemd("", 1, "READY=1"); err != nil {
+		t.Errorf("without systemd: %v", err)
+	}
+	if err := notifySystemd("/nonexistent/notify", 1, "READY=1"); err == nil {
+		t.Error("a socket that is not there is no error")
+	}
+}
+
+func TestReloadingTellsTheTime(t *testing.T) {
+	if line := reloadingLine(); !strings.HasPrefix(line, "RELOADING=1\nMONOTONIC_USEC=") || strings.HasSuffix(line, "=0") {
+		t.Errorf("%q", line)
+	}
+}

@@ -1,0 +1,167 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const systemdConfig = `
+[app.shop]
+root = "/srv/shop"
+user = "www-data"
+[app.shop.fpm]
+binary = "/usr/sbin/php-fpm8.2"
+listen = "/run/superd/shop.sock"
+drain_timeout = "10s"
+pm = "static"
+max_children = 2
+[app.shop.worker.jobs]
+command = ["php8.2", "-r", "while (true) sleep(1);"]
+processes = 2
+stop_timeout = "5s"
+min_healthy_time = "100ms"
+[app.shop.switch]
+watch = "1s"
+`
+
+// The shipped unit under a real systemd: what each line of it is for.
+func TestUnit(t *testing.T) {
+	m := newMachine(t)
+	m.installFile("/usr/bin/superd", "../bin/superd", 0o755)
+	m.installFile("/usr/bin/superctl", "../bin/superctl", 0o755)
+	m.installFile("/usr/lib/superd/superd-keeper", "../bin/superd-keeper", 0o755)
+	m.installFile("/usr/lib/systemd/system/superd.service", "../packaging/systemd/superd.service", 0o644)
+	m.install("/etc/superd/superd.toml", []byte(systemdConfig), 0o644)
+	m.install("/srv/shop/releases/r1/public/index.php", []byte("<?php echo 'r1';"), 0o644)
+	m.install("/srv/shop/releases/r2/public/index.php", []byte("<?php echo 'r2';"), 0o644)
+	m.start()
+	m.active()
+	if out := m.must("systemd-analyze", "verify", "--man=no", "/usr/lib/systemd/system/superd.service"); out != "" {
+		t.Errorf("systemd-analyze verify: %s", out)
+	}
+	m.must("superctl", "switch", "r1")
+	if s := m.show("StatusText"); !strings.Contains(s, "is here") {
+		t.Errorf("systemd was told %q", s)
+	}
+
+	door := m.knock("/run/superd/shop.sock")
+	before := m.fleet()
+	main := m.show("MainPID")
+	if len(before) < 3 {
+		t.Fatalf("the fleet is %v", before)
+	}
+	m.must("systemctl", "reload", "superd")
+	m.same("a reload", before)
+
+	m.must("kill", "-9", main)
+	m.follow(main)
+	m.same("the keeper's SIGKILL", before)
+	door.open(t)
+
+	t.Run("a stop leaves nothing", func(t *testing.T) {
+		m.must("bash", "-c", `sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >/sys/fs/cgroup/system.slice/superd.service/cgroup.procs; echo $! >/run/stranger; disown`)
+		m.must("systemctl", "stop", "superd")
+		if out, err := m.run("bash", "-c", "kill -0 $(cat /run/stranger)"); err == nil {
+			t.Errorf("what superd did not know of is left in the unit: %s", out)
+		}
+		if left := m.fleet(); len(left) > 0 {
+			t.Errorf("processes are left: %v", left)
+		}
+		if r := m.show("Result"); r != "success" {
+			t.Errorf("the stop ended with %q\n%s", r, m.must("journalctl", "--no-pager", "-n", "30"))
+		}
+	})
+	m.must("systemctl", "start", "superd")
+	m.active()
+	m.must("superctl", "switch", "r2")
+	m.halt()
+	m.start()
+	m.active()
+	eventually(t, time.Minute, "everything is back on r2 after the reboot", func() bool {
+		status, _ := m.run("superctl", "status")
+		return strings.Contains(status, "r2") && len(m.fleet()) == len(before)
+	})
+}
+
+// active waits until systemd has been told that superd is here.
+func (m *machine) active() {
+	m.t.Helper()
+	eventually(m.t, time.Minute, "superd.service is active", func() bool { return m.show("ActiveState") == "active" })
+}
+
+// follow waits for the next keeper, and for superd's answer.
+func (m *machine) follow(old string) {
+	m.t.Helper()
+	eventually(m.t, time.Minute, "another keeper is there", func() bool {
+		pid := m.show("MainPID")
+		_, err := m.run("superctl", "status")
+		return pid != old && pid != "0" && m.show("ActiveState") == "active" && err == nil
+	})
+}
+
+// fleet are the processes of PHP in the unit, as PID and start time.
+func (m *machine) fleet() []string {
+	m.t.Helper()
+	out := m.must("bash", "-c", `for p in /proc/[0-9]*; do c=$(tr '\0' ' ' <$p/cmdline 2>/dev/null) || continue
+case "$c" in bash*) ;; "php-fpm: master"*|php8.2*|*/php8.2*) echo "$p $(sed 's/.*) //' $p/stat | cut -d' ' -f20)";; esac; done`)
+	if out == "" {
+		return nil
+	}
+	return strings.Split(out, "\n")
+}
+
+func (m *machine) same(after string, before []string) {
+	m.t.Helper()
+	if now := m.fleet(); fmt.Sprint(now) != fmt.Sprint(before) {
+		m.t.Errorf("after %s the fleet was %v and is %v", after, before, now)
+	}
+}
+
+// A door is a socket that somebody knocks at all the time.
+type door struct {
+	stop    chan struct{}
+	done    sync.WaitGroup
+	tries   int
+	refused error
+}
+
+// knock begins to connect to a socket in the machine, every few milliseconds.
+func (m *machine) knock(socket string) *door {
+	d := &door{stop: make(chan struct{})}
+	path := fmt.Sprintf("/proc/%d/root%s", m.init, socket)
+	d.done.Go(func() {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-d.stop:
+				return
+			case <-tick.C:
+			}
+			d.tries++
+			conn, err := net.Dial("unix", path)
+			if err != nil {
+				d.refused = err
+				continue
+			}
+			_ = conn.Close() // nothing was asked
+		}
+	})
+	return d
+}
+
+// open ends the knocking and tells whether it was ever in vain.
+func (d *door) open(t *testing.T) {
+	t.Helper()
+	close(d.stop)
+	d.done.Wait()
+	if d.refused != nil || d.tries == 0 {
+		t.Errorf("of %d connections one was refused: %v", d.tries, d.refused)
+	}
+}
