@@ -29,6 +29,7 @@ const (
 	Killed     = "worker.killed"     // it was told to go and had to be killed: the job in its hand is lost
 	Drained    = "worker.drained"    // it was told to go, and has gone
 	Unkillable = "worker.unkillable" // SIGKILL did not end it
+	Recycled   = "worker.recycled"   // it is too large or too old, and is about to be replaced
 	Scaled     = "pool.scaled"       // another number of workers is wanted
 )
 

@@ -29,6 +29,8 @@ type Options struct {
 	Log         *slog.Logger
 	Tell        func(Event) // hears what happens; must not block
 	Progress    func()      // a sign of life of Canary or Rotate; must not block
+
+	RecycleEvery time.Duration // how often workers with a limit are looked at; 0: every 30 s
 }
 
 // A Pool is how one pool of identical workers is run.
@@ -44,6 +46,8 @@ type Pool struct {
 	StopTimeout    time.Duration // supervisor.Forever: jobs are never cut, with StartFirst only
 	Planned        []int         // exit codes that are no failure of a worker that has proved itself
 	Backoff        supervisor.Backoff
+	MaxAge         time.Duration // older is replaced, give or take 10 %; 0: no limit
+	MaxMemory      int64         // bytes, of the whole tree; larger is replaced; 0: no limit
 
 	// Proof makes what decides that a worker is well, see supervisor.Policy.
 	Proof func(slot int, g release.Generation) func(context.Context, *supervisor.Child) error
@@ -108,6 +112,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	defer close(f.ending)
 	f.recall()
 	lives.Go(func() { f.keep(ctx) })
+	lives.Go(func() { f.recycle(ctx) })
 	close(f.begun)
 	for {
 		for _, w := range f.unbegun() {

@@ -134,7 +134,7 @@ func (r *rig) superd(allowed int, pools ...workers.Pool) *superd {
 	}
 	s := &superd{r: r, children: children}
 	s.Fleet = workers.New(workers.Options{
-		App: "shop", Pools: pools, MaxFailures: allowed, Children: children, Log: log,
+		App: "shop", Pools: pools, MaxFailures: allowed, Children: children, Log: log, RecycleEvery: 100 * time.Millisecond,
 		Tell: func(e workers.Event) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
