@@ -377,11 +377,11 @@ func (s *shop) bury() {
 	})
 }
 
-// held is what the keeper has between two superds.
+// held is what the keeper has of PHP-FPM between two superds.
 func (s *shop) held() (names []string) {
 	s.t.Helper()
 	s.between(func(children *supervisor.Children) { names = children.HeldNames() })
-	return names
+	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "fpm/") })
 }
 
 // between does something with the children while there is no superd.

@@ -434,7 +434,7 @@ func TestLinkMovedAfterOurCommit(t *testing.T) {
 // A link that flaps is not followed any longer, until a person says so.
 func TestFlappingLinkIsHeld(t *testing.T) {
 	o := quick
-	o.Settle = 200 * time.Millisecond
+	o.Settle = 2 * time.Second
 	st := watched(t, o, "r1", "r2", "r3")
 	st.up()
 	defer st.down()
