@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -19,21 +18,22 @@ import (
 // programs.
 func (r *running) own(b *births) ([]*process.Process, error) {
 	b.drain()
-	root, err := process.NewProcess(int32(r.cmd.Process.Pid))
+	everyone, err := process.Processes()
 	if err != nil {
 		return nil, err
 	}
-	all := []*process.Process{root}
+	below := map[int32][]*process.Process{}
+	var all []*process.Process
+	for _, p := range everyone {
+		if int(p.Pid) == r.cmd.Process.Pid {
+			all = append(all, p)
+		}
+		if parent, err := p.Ppid(); err == nil && !b.has(int(p.Pid)) { // one that has just ended has none
+			below[parent] = append(below[parent], p)
+		}
+	}
 	for i := 0; i < len(all); i++ {
-		below, err := all[i].Children()
-		if err != nil && !errors.Is(err, process.ErrorNoChildren) {
-			return nil, err
-		}
-		for _, p := range below {
-			if !b.has(int(p.Pid)) {
-				all = append(all, p)
-			}
-		}
+		all = append(all, below[all[i].Pid]...)
 	}
 	return all, nil
 }
