@@ -19,7 +19,7 @@ export GOTOOLCHAIN ?= go1.26.11
 export PATH := /usr/local/go/bin:$(PATH)
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: build test unit lint vuln fuzz e2e soak demo bench deps clean
+.PHONY: build test unit lint vuln fuzz e2e systemd-test soak demo bench deps clean
 
 build: ## superd, superctl and superd-keeper into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/superd-keeper ./cmd/superd-keeper
@@ -43,6 +43,9 @@ fuzz: ## every fuzz target for FUZZTIME
 
 e2e: build ## stories against real php-fpm, nginx and Redis
 	go test -race -tags e2e -count=1 -timeout 40m ./e2e/...
+
+systemd-test: deps build ## the shipped unit under a systemd of its own, in namespaces
+	go test -race -tags 'e2e systemd' -count=1 -timeout 10m -v -run TestUnit ./e2e/
 
 SOAK ?= 1000
 soak: build ## so many switches under load; nothing of them stays

@@ -107,4 +107,7 @@ type Traffic interface {
 	// Canary is Watch for a g that gets a part of the traffic beside the other
 	// generation. What has been answered so far comes with an error too.
 	Canary(ctx context.Context, g Generation) (Sharing, error)
+	// Weigh is that what went wrong with g is inconclusive (ErrInconclusive), for the
+	// other generation is not well by now either; nil when it says nothing.
+	Weigh(ctx context.Context, g Generation, failure error) error
 }

@@ -64,7 +64,7 @@ func (s *Switch) steps() []step {
 		{Verifying, l.Verify, s.verify, on(s.Workers.Remove, to)},
 		{Canary, l.Canary, s.canary, on(s.Web.Promote, from)},
 		{Promoting, l.Promote, s.promote(from, to), s.promote(to, from)},
-		{Rotating, l.Rotate, on(s.Workers.Rotate, to), on(s.Workers.Rotate, from)},
+		{Rotating, l.Rotate, s.rotate, on(s.Workers.Rotate, from)},
 		{Watching, l.Watch, s.watch, nothing},
 	}
 	if s.Sharing == nil {
@@ -156,14 +156,44 @@ func (s *Switch) do(ctx context.Context, st step) error {
 			s.note("pause", s.Journal.Enter(s.Record))
 		}
 		s.Tell(Event{Kind: "switch.paused", Phase: st.phase, Reason: s.Waits, Lines: s.Lines})
+		if again, err := s.pause(ctx, st); err != nil || !again {
+			return err
+		}
+	}
+}
+
+// lookAgain is how often a switch that is paused because of something else looks
+// whether that has recovered.
+const lookAgain = 5 * time.Second
+
+// pause waits for a person, who has the step done again, or until what was inconclusive
+// is not any longer: then the whole step is done.
+func (s *Switch) pause(ctx context.Context, st step) (again bool, err error) {
+	for {
+		var look <-chan time.Time
+		if !s.NoRollback {
+			look = time.After(lookAgain)
+		}
 		select {
 		case <-s.GoOn:
+			s.Waits, s.Lines = "", nil
+			return true, nil
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return false, context.Cause(ctx)
 		case <-s.Stop:
-			return ErrStopping
+			return false, ErrStopping
+		case <-look:
 		}
-		s.Waits, s.Lines = "", nil
+		err := s.within(ctx, st.limit, st.do)
+		switch {
+		case err == nil:
+			s.Waits, s.Lines = "", nil
+			s.Tell(Event{Kind: "switch.resumed", Phase: st.phase, Reason: "what was inconclusive has recovered"})
+			s.hit(st.phase, "after")
+			return false, nil
+		case !s.pauses(ctx, st.phase, err):
+			return false, err
+		}
 	}
 }
 
@@ -312,6 +342,16 @@ func (s *Switch) giveBack(ctx context.Context) error {
 		return nil
 	}
 	return s.theirs(s.Files.Point(ctx, s.To, s.From))
+}
+
+// rotate moves the workers. Ones that cannot start because their database is down do
+// not speak against their release.
+func (s *Switch) rotate(ctx context.Context) error {
+	err := s.Workers.Rotate(ctx, s.To)
+	if err == nil || ctx.Err() != nil || errors.Is(err, ErrStopping) {
+		return err
+	}
+	return cmp.Or(s.Traffic.Weigh(ctx, s.To, err), err)
 }
 
 func (s *Switch) verify(ctx context.Context) error {

@@ -889,3 +889,58 @@ func decide(t *testing.T, tr *trial, abort bool, ended chan error) {
 		t.Errorf("ends waiting for a person: %+v", tr.memory.Last())
 	}
 }
+
+// What was inconclusive has recovered: the switch goes on by itself, and nobody had to
+// decide. A release that must not be taken back waits for a person all the same.
+func TestPauseEndsWhenItRecovers(t *testing.T) {
+	for _, verb := range []string{"rotate new", "watch new"} {
+		for _, keep := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s keep %v", verb, keep), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { pauseEndsByItself(t, verb, keep) })
+			})
+		}
+	}
+}
+
+func pauseEndsByItself(t *testing.T, verb string, keep bool) {
+	tr := newTrial(t)
+	tr.NoRollback = keep
+	if tr.broken[verb] = errTrouble; verb == "watch new" {
+		tr.broken[verb] = fmt.Errorf("the database is down: %w", ErrInconclusive)
+	}
+	tr.down = true
+	ended := make(chan error, 1)
+	var run sync.WaitGroup
+	run.Go(func() { ended <- errOf(tr.end(tr.Run)) })
+	synctest.Wait()
+	time.Sleep(10 * lookAgain) // it is down for a while
+	tr.lock.Lock()
+	paused := 0
+	for _, e := range tr.events {
+		if e.Kind == "switch.paused" {
+			paused++
+		}
+	}
+	delete(tr.broken, verb)
+	tr.down = false
+	tr.lock.Unlock()
+	if paused != 1 || tr.serving != newG.Number {
+		t.Fatalf("paused %d times, serving %d", paused, tr.serving)
+	}
+	if keep {
+		time.Sleep(10 * lookAgain)
+		select {
+		case err := <-ended:
+			t.Fatalf("did not wait for a person: %v", err)
+		default:
+		}
+		tr.goOn <- struct{}{}
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	run.Wait()
+	if err := tr.wholly(newG); err != nil {
+		t.Error(err)
+	}
+}

@@ -31,6 +31,7 @@ type world struct {
 	troubles map[string]trouble
 	cancelAs func()
 	broken   map[string]error // what fails every time
+	down     bool             // something that both generations depend on
 }
 
 type trouble struct {
@@ -287,6 +288,15 @@ type worldTraffic struct{ w *world }
 
 func (v worldTraffic) Watch(ctx context.Context, g Generation) error {
 	return v.w.run(ctx, "watch", g, func(bool) error { return nil })
+}
+
+func (v worldTraffic) Weigh(_ context.Context, g Generation, failure error) error {
+	v.w.lock.Lock()
+	defer v.w.lock.Unlock()
+	if v.w.down && g == newG {
+		return fmt.Errorf("%w; %w: the other one is not well either", failure, ErrInconclusive)
+	}
+	return nil
 }
 
 func (v worldTraffic) Canary(ctx context.Context, g Generation) (Sharing, error) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -261,6 +262,9 @@ func parseStat(pid int, line string) (stat, error) {
 	f := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
 	if len(f) < 20 {
 		return stat{}, fmt.Errorf("/proc/%d/stat is cut short", pid)
+	}
+	if len(f[0]) != 1 || !unicode.IsLetter(rune(f[0][0])) {
+		return stat{}, fmt.Errorf("/proc/%d/stat has the state %q", pid, f[0])
 	}
 	s := stat{pid: pid, state: f[0][0]}
 	var errs [3]error

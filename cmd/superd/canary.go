@@ -17,6 +17,10 @@ func (l liveTraffic) Watch(ctx context.Context, g release.Generation) error {
 	return l.a.watcher.Watch(ctx, g)
 }
 
+func (l liveTraffic) Weigh(ctx context.Context, g release.Generation, failure error) error {
+	return l.a.watcher.Weigh(ctx, g, failure)
+}
+
 func (l liveTraffic) Canary(ctx context.Context, g release.Generation) (release.Sharing, error) {
 	l.a.shared(release.Sharing{})
 	return l.a.canary.Canary(ctx, g)

@@ -149,9 +149,21 @@ func (j *jury) slow(win *window) error {
 		j.other, brief(other.Quantile(0.5)), brief(other.Quantile(0.95)))
 }
 
-// weigh is the failure itself, or inconclusive when the other generation is not well
-// by now either: the reason is something that both depend on.
+// weigh is the failure itself, or inconclusive.
 func (j *jury) weigh(ctx context.Context, failure error) error {
+	if err := j.shared(ctx, failure); err != nil {
+		return err
+	}
+	var lines []string
+	if j.Tail != nil {
+		lines = j.Tail(j.of)
+	}
+	return &explained{failure, lines[max(0, len(lines)-maxTail):]}
+}
+
+// shared is that the failure is inconclusive, when the other generation is not well by
+// now either: the reason is something that both depend on.
+func (j *jury) shared(ctx context.Context, failure error) error {
 	for _, c := range j.checks {
 		if c.Kind == KindHTTP || c.Kind != KindTCP && (j.other.IsZero() || c.Kind == KindFastCGI && j.Socket(j.other) == "") {
 			continue
@@ -160,11 +172,7 @@ func (j *jury) weigh(ctx context.Context, failure error) error {
 			return inconclusive(failure, fmt.Sprintf("%s is not well either: check %q: %v", j.other, c.Name, err))
 		}
 	}
-	var lines []string
-	if j.Tail != nil {
-		lines = j.Tail(j.of)
-	}
-	return &explained{failure, lines[max(0, len(lines)-maxTail):]}
+	return nil
 }
 
 // last is the verdict when the time is over. If it is good, that is told with what it

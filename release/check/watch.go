@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -35,6 +36,7 @@ type Watcher struct {
 	failures int
 	last     string
 	lines    []string
+	excused  bool // the last verdict was inconclusive: what ended until the next Watch does not count
 }
 
 // NewWatcher takes the checks of an app, of which it makes those of phase live.
@@ -79,17 +81,38 @@ func (w *Watcher) Fail(g release.Generation, what string, lines []string) {
 // the reason as soon as it is not. A check that is in the middle of failing when
 // that time is over gets the tries that it takes to tell. After an error the count
 // of exits begins anew: if someone says that the switch shall go on all the same,
-// the same exits do not speak against g twice.
+// the same exits do not speak against g twice. After one that is inconclusive that
+// holds for all that end until the next Watch: their reason had not gone yet.
 func (w *Watcher) Watch(ctx context.Context, g release.Generation) error {
 	if g.IsZero() {
 		return nil
 	}
-	return w.watch(ctx, w.newJury(g))
+	w.mu.Lock()
+	if w.excused {
+		w.failures, w.excused = 0, false
+	}
+	w.mu.Unlock()
+	return w.excuse(w.watch(ctx, w.newJury(g)))
+}
+
+func (w *Watcher) excuse(err error) error {
+	if errors.Is(err, release.ErrInconclusive) {
+		w.mu.Lock()
+		w.excused = true
+		w.mu.Unlock()
+	}
+	return err
+}
+
+// Weigh is that a failure of g is inconclusive, when a live check fails on the other
+// generation too; else nil.
+func (w *Watcher) Weigh(ctx context.Context, g release.Generation, failure error) error {
+	return w.excuse(w.newJury(g).shared(ctx, failure))
 }
 
 func (w *Watcher) watch(ctx context.Context, j *jury) error {
 	g := j.of
-	if err := w.exceeded(g); err != nil || w.For <= 0 {
+	if err := w.exceeded(ctx, j); err != nil || w.For <= 0 {
 		return err
 	}
 	inner, cancel := context.WithCancelCause(ctx)
@@ -128,7 +151,7 @@ func (w *Watcher) wait(ctx, over context.Context, j *jury, ended <-chan struct{}
 		case <-ended:
 			running--
 		case <-w.failed:
-			err = w.exceeded(j.of)
+			err = w.exceeded(ctx, j)
 		case <-look.C:
 			j.show()
 			err = j.verdict(ctx)
@@ -144,22 +167,34 @@ func (w *Watcher) wait(ctx, over context.Context, j *jury, ended <-chan struct{}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := w.exceeded(j.of); err != nil {
+	if err := w.exceeded(ctx, j); err != nil {
 		return err
 	}
 	return j.last(ctx)
 }
 
-// exceeded is the reason when more processes of g ended than is forgiven.
-func (w *Watcher) exceeded(g release.Generation) error {
+// exceeded is the reason when more processes ended than is forgiven. Workers that die
+// because their database is down do not speak against their release.
+func (w *Watcher) exceeded(ctx context.Context, j *jury) error {
+	failure, lines := w.tooMany(j.of)
+	if failure == nil {
+		return nil
+	}
+	if err := j.shared(ctx, failure); err != nil {
+		return err
+	}
+	return &explained{failure, lines}
+}
+
+func (w *Watcher) tooMany(g release.Generation) (failure error, lines []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.of.Number != g.Number || w.failures <= w.MaxFailures {
-		return nil
+		return nil, nil
 	}
 	err := fmt.Errorf("%d unexpected exits of %s, and %d are forgiven; the last one: %s", w.failures, g, w.MaxFailures, w.last)
 	w.failures = 0
-	return &explained{err, w.lines}
+	return err, w.lines
 }
 
 // follow makes a check until over ends, and then until it has succeeded or failed

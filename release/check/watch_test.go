@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -285,4 +286,52 @@ func TestWatchNothing(t *testing.T) {
 	if err := w.Watch(t.Context(), release.Generation{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// Workers die because something is down that both generations need: that is no verdict,
+// and what dies until it is over does not count. Once it is over it does again.
+func TestExitsWhileBothAreUnwell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sick atomic.Bool // what both need
+		p := &patient{other: was, answer: func(_ context.Context, _ Check, g release.Generation, _ int) error {
+			if sick.Load() && g == was {
+				return errors.New("the database is down")
+			}
+			return nil
+		}}
+		o := WatchOptions{For: 30 * time.Second, MaxFailures: 1}
+		c := up(PhaseLive)
+		c.UnhealthyThreshold = 1000 // exits are to be what tells
+		w := p.watcher(o, c)
+		die := func(n int) {
+			for range n {
+				w.Fail(will, "shop/emails:3 exited with 1", nil)
+			}
+		}
+		sick.Store(true)
+		die(2)
+		for range 3 {
+			if err := w.Watch(t.Context(), will); !errors.Is(err, release.ErrInconclusive) {
+				t.Fatalf("with both unwell: %v", err)
+			}
+			die(5)
+			if err := w.Weigh(t.Context(), will, errors.New("cannot rotate")); !errors.Is(err, release.ErrInconclusive) {
+				t.Fatalf("weighed with both unwell: %v", err)
+			}
+			die(2)
+			sick.Store(false)
+			if err := w.Watch(t.Context(), will); err != nil {
+				t.Fatalf("what died meanwhile counts: %v", err)
+			}
+			sick.Store(true)
+			die(2)
+		}
+		sick.Store(false)
+		if err := w.Watch(t.Context(), will); err == nil || errors.Is(err, release.ErrInconclusive) {
+			t.Errorf("two too many when all is well: %v", err)
+		}
+		if err := w.Weigh(t.Context(), will, errors.New("cannot rotate")); err != nil {
+			t.Errorf("weighed when all is well: %v", err)
+		}
+	})
 }

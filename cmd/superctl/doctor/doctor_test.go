@@ -40,7 +40,7 @@ type world struct {
 const (
 	meminfo = "MemTotal:       32768000 kB\nMemFree:         1000000 kB\nMemAvailable:   30000000 kB\nBuffers:           10000 kB\n"
 	limits  = "Limit                     Soft Limit           Hard Limit           Units     \nMax processes             63000                63000                processes \nMax open files            1024                 524288               files     \nMax locked memory         8388608              8388608              bytes     \n"
-	unit    = "TimeoutStopUSec=5min\nKillMode=mixed\nDelegate=yes\nPrivateTmp=no\nProtectHome=no\nLimitNOFILE=524288\nLoadState=loaded\n"
+	unit    = "TimeoutStopUSec=5min\nKillMode=process\nDelegate=yes\nPrivateTmp=no\nProtectHome=no\nLimitNOFILE=524288\nLoadState=loaded\n"
 )
 
 func newWorld(t *testing.T) *world {
@@ -274,8 +274,8 @@ var kinds = map[string]struct {
 		func(w *world) { w.unit = strings.Replace(unit, "5min", "1min 30s", 1) }, "stop_timeout of shop/emails",
 		func(w *world) { w.unit = strings.Replace(unit, "5min", "1min 40s", 1) }, ""},
 	"systemd-kill-mode": {Problem,
-		func(w *world) { w.unit = strings.Replace(unit, "mixed", "control-group", 1) }, "KillMode=mixed",
-		func(w *world) { w.unit = strings.Replace(unit, "mixed", "process", 1) }, ""},
+		func(w *world) { w.unit = strings.Replace(unit, "KillMode=process", "KillMode=control-group", 1) }, "KillMode=process",
+		func(w *world) { w.unit = strings.Replace(unit, "KillMode=process", "KillMode=mixed", 1) }, "KillMode=process"},
 	"systemd-private-tmp": {Problem,
 		func(w *world) { w.unit = strings.Replace(unit, "PrivateTmp=no", "PrivateTmp=yes", 1) }, "PrivateTmp", nil, ""},
 	"systemd-protect-home": {Problem,

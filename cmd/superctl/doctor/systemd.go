@@ -94,15 +94,16 @@ func (e *examination) stopTime() {
 }
 
 func (e *examination) killMode() {
-	if e.unit["KillMode"] != "control-group" {
+	mode := e.unit["KillMode"]
+	if mode == "" || mode == "process" {
 		return
 	}
 	e.tell(Finding{
 		ID: "systemd-kill-mode", Severity: Problem, Subject: e.Unit,
-		What: "KillMode is control-group, which is systemd's default",
-		Why: "At a stop systemd sends SIGTERM to every process at once, behind superd's back. A PHP-FPM master that gets it drops the requests in flight, " +
-			"and what a worker has started for its job is killed under it.",
-		Do: e.do("KillMode=mixed"),
+		What: "KillMode is " + mode,
+		Why: "systemd then signals what superd runs behind superd's back. With control-group, its default, every process gets SIGTERM at a stop: a PHP-FPM master drops " +
+			"the requests in flight, and what a worker has started for its job is killed under it. With mixed all get SIGKILL once the keeper has ended, by a crash too.",
+		Do: e.do("KillMode=process"),
 	})
 }
 
