@@ -86,10 +86,15 @@ func (j *jury) verdict(ctx context.Context) error {
 			failure = j.slow(&win)
 		}
 		if failure != nil {
-			return j.weigh(ctx, fmt.Errorf("%w; %s", failure, j.amount(now.Failed()-min(now.Failed(), j.start.Failed()))))
+			return j.weigh(ctx, fmt.Errorf("%w; %s", failure, j.bad(now.Failed())))
 		}
 	}
 	return nil
+}
+
+// bad is how many bad answers there were since it is watched, of so many in all.
+func (j *jury) bad(failed uint64) string {
+	return j.amount(failed - min(failed, j.start.Failed()))
 }
 
 // windows are what there is to judge, the shortest first.

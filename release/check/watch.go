@@ -176,9 +176,13 @@ func (w *Watcher) wait(ctx, over context.Context, j *jury, ended <-chan struct{}
 // exceeded is the reason when more processes ended than is forgiven. Workers that die
 // because their database is down do not speak against their release.
 func (w *Watcher) exceeded(ctx context.Context, j *jury) error {
-	failure, lines := w.tooMany(j.of)
+	lines, failure := w.tooMany(j.of)
 	if failure == nil {
 		return nil
+	}
+	if j.judges() {
+		now := j.Traffic(j.of).Total
+		failure = fmt.Errorf("%w; %s", failure, j.bad(now.Failed()))
 	}
 	if err := j.shared(ctx, failure); err != nil {
 		return err
@@ -186,7 +190,7 @@ func (w *Watcher) exceeded(ctx context.Context, j *jury) error {
 	return &explained{failure, lines}
 }
 
-func (w *Watcher) tooMany(g release.Generation) (failure error, lines []string) {
+func (w *Watcher) tooMany(g release.Generation) (lines []string, failure error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.of.Number != g.Number || w.failures <= w.MaxFailures {
@@ -194,7 +198,7 @@ func (w *Watcher) tooMany(g release.Generation) (failure error, lines []string) 
 	}
 	err := fmt.Errorf("%d unexpected exits of %s, and %d are forgiven; the last one: %s", w.failures, g, w.MaxFailures, w.last)
 	w.failures = 0
-	return err, w.lines
+	return w.lines, err
 }
 
 // follow makes a check until over ends, and then until it has succeeded or failed
