@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"superd/config"
 	"superd/control"
 	"superd/fpm"
 	"superd/fpm/traffic"
@@ -21,6 +22,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	if d.isRefused() {
 		s.Problems = append(s.Problems, "the configuration file is broken; superd runs with the last one that was accepted: superd check tells what is wrong")
 	}
+	s.Problems = append(s.Problems, notRun(d.config())...)
 	for _, a := range d.allApps() {
 		one := a.status(ctx)
 		s.Apps = append(s.Apps, one)
@@ -31,6 +33,15 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	addUsage(ctx, &s)
 	s.Healthy = len(s.Problems) == 0
 	return s, nil
+}
+
+// notRun says that programs are configured and nobody runs them: whoever believes that
+// they are up must not have to find it in a log.
+func notRun(cfg *config.Config) []string {
+	if len(cfg.Programs) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("program %s and what else is below [program] is configured, and this version runs apps only: keep what runs it now", cfg.Programs[0].Name)}
 }
 
 func (a *app) status(ctx context.Context) control.AppStatus {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"os"
+	"strings"
 	"testing"
 
+	"superd/config"
 	"superd/release"
 	"superd/supervisor"
 	"superd/workers"
@@ -26,5 +28,15 @@ func TestStrandedWorkerIsShown(t *testing.T) {
 		if got := workerStatus("shop", "emails", w, release.Snapshot{Live: release.Generation{Number: is.live}}); got.State != is.want {
 			t.Errorf("of generation %d in %s, live %d: %s, want %s", is.at.Number, is.at.Dir, is.live, got.State, is.want)
 		}
+	}
+}
+
+// A program that nothing runs is a problem in the status, not only a warning of check.
+func TestProgramsThatNobodyRunsAreAProblem(t *testing.T) {
+	if told := notRun(&config.Config{}); len(told) > 0 {
+		t.Errorf("without any: %q", told)
+	}
+	if told := notRun(&config.Config{Programs: []config.Program{{Name: "nginx"}}}); len(told) != 1 || !strings.Contains(told[0], "nginx") {
+		t.Errorf("told %q", told)
 	}
 }
