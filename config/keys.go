@@ -35,7 +35,7 @@ func topKeys(c *Config, f *found) []key {
 		{name: "web", kind: section{func() []key { return webKeys(&c.Web) }}},
 		{name: "compat", kind: section{func() []key { return compatKeys(&c.Compat) }}},
 		{name: "program", kind: named{into: &f.programs, keys: func() []key { p := newProgram(""); return programKeys(&p) }}, later: true},
-		{name: "group", kind: named{into: &f.groups, keys: func() []key { return groupKeys(new(Group)) }}, later: true},
+		{name: "group", kind: named{into: &f.groups, keys: func() []key { return groupKeys(new(Group)) }}},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"superd/config"
 	"superd/control"
 	"superd/release"
 )
@@ -25,7 +26,37 @@ func (t target) isFPM() bool { return t.own == "fpm" && t.app.fpm != nil }
 
 // targets are what a name or a pattern means, as whole pools wherever it means all of
 // a pool: a pool is restarted in batches, workers one by one are not.
+//
+// A name that means none of it may be that of a group: what an app is called is never
+// taken for one, for who may operate that app need not be allowed more.
 func (d *daemon) targets(pattern string) []target {
+	all := d.named(pattern)
+	if len(all) > 0 {
+		return all
+	}
+	for _, app := range appsOf(d.config(), pattern) {
+		all = append(all, d.named(app)...)
+	}
+	return all
+}
+
+// appsOf are the apps of the group that is called so, or so with ":*" behind it.
+func appsOf(cfg *config.Config, group string) (apps []string) {
+	group = strings.TrimSuffix(group, ":*")
+	for _, g := range cfg.Groups {
+		if g.Name != group {
+			continue
+		}
+		for _, member := range g.Members {
+			if app, ok := strings.CutPrefix(member, "app."); ok {
+				apps = append(apps, app)
+			}
+		}
+	}
+	return apps
+}
+
+func (d *daemon) named(pattern string) []target {
 	var all []target
 	for _, a := range d.allApps() {
 		if a.fpm != nil && control.Match(pattern, a.name+"/fpm") {

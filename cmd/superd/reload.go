@@ -113,11 +113,8 @@ func (d *daemon) planReload(by release.By) (*reload, error) {
 	return r, nil
 }
 
-// isProgram tells programs and groups, before the reload or after it, from apps.
+// isProgram tells programs, before the reload or after it, from apps and groups.
 func (d *daemon) isProgram(name string, after *config.Config) bool {
-	if strings.HasPrefix(name, "group ") {
-		return true
-	}
 	for _, cfg := range []*config.Config{d.config(), after} {
 		if slices.ContainsFunc(cfg.Programs, func(p config.Program) bool { return p.Name == name }) {
 			return true

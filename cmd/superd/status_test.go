@@ -40,3 +40,15 @@ func TestProgramsThatNobodyRunsAreAProblem(t *testing.T) {
 		t.Errorf("told %q", told)
 	}
 }
+
+// A group means its apps, and nothing that is not called so.
+func TestAppsOfAGroup(t *testing.T) {
+	cfg := &config.Config{Groups: []config.Group{
+		{Name: "front", Members: []string{"app.shop", "program.nginx", "app.blog"}}, {Name: "back", Members: []string{"app.mail"}},
+	}}
+	for name, want := range map[string]string{"front": "shop blog", "front:*": "shop blog", "back": "mail", "fro": "", "*": "", "shop": "", "": ""} {
+		if got := strings.Join(appsOf(cfg, name), " "); got != want {
+			t.Errorf("%q means %q, want %q", name, got, want)
+		}
+	}
+}
