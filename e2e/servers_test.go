@@ -99,10 +99,9 @@ func TestSwitchesBehindOtherServers(t *testing.T) {
 	}
 }
 
-// What the page warns of: an Apache that keeps its connections to PHP asks the old
-// release after a switch. A load that did not see this could not see that the
-// example is better.
-func TestTheLoadSeesKeptConnections(t *testing.T) {
+// An Apache that keeps its connections to PHP would ask the old release after a switch,
+// hundreds of times in this load, did superd not end such connections.
+func TestKeptConnectionsOfApache(t *testing.T) {
 	s := newBackend(t, lab.Config{Children: 24, Watch: "500ms"})
 	url := apache.start(t, s.Lab, "shop", "</VirtualHost>",
 		"<Proxy \"unix:/run/superd/shop/fpm.sock|fcgi://localhost\" enablereuse=on max=20>\n</Proxy>\n</VirtualHost>")
@@ -114,8 +113,8 @@ func TestTheLoadSeesKeptConnections(t *testing.T) {
 	r := run.Stop()
 	stale := r.Stale([]load.Span{span})
 	t.Logf("with enablereuse=on %d answers came from the old release after the switch, %d requests failed", stale, r.Failed())
-	if stale == 0 {
-		t.Error("the load did not see it")
+	if stale > 10 || r.Failed() > 0 {
+		t.Errorf("%d stale answers, %d requests failed", stale, r.Failed())
 	}
 }
 
