@@ -146,6 +146,9 @@ func (s *Switch) do(ctx context.Context, st step) error {
 		if s.Waits == "" || st.phase != Watching { // else an earlier superd has paused it
 			err := s.within(ctx, st.limit, st.do)
 			if err == nil {
+				if st.phase == s.Reached { // what an earlier superd had paused has gone well
+					s.Waits, s.Lines = "", nil
+				}
 				s.hit(st.phase, "after")
 				return nil
 			}

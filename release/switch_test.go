@@ -944,3 +944,38 @@ func pauseEndsByItself(t *testing.T, verb string, keep bool) {
 		t.Error(err)
 	}
 }
+
+// Workers could not be moved, the switch was paused, and superd died. The next one moves
+// them: then there is nothing left to wait for.
+func TestPausedRotationGoesWellInTheNextSuperd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTrial(t)
+		tr.NoRollback = true
+		tr.broken["rotate new"] = errTrouble
+		ended := make(chan error, 1)
+		var run sync.WaitGroup
+		run.Go(func() { ended <- errOf(tr.end(tr.Run)) })
+		synctest.Wait()
+		close(tr.stop)
+		run.Wait()
+		if err := <-ended; !errors.Is(err, ErrStopping) || tr.memory.Last().Waits == "" {
+			t.Fatalf("%v, waits for %q", err, tr.memory.Last().Waits)
+		}
+		delete(tr.broken, "rotate new")
+		tr.stop = make(chan struct{})
+		tr.begin(tr.memory.Last())
+		run.Go(func() { ended <- errOf(tr.end(tr.Resume)) })
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			if err != nil || tr.wholly(newG) != nil {
+				t.Errorf("%v, %v", err, tr.wholly(newG))
+			}
+		default:
+			t.Error("it waits for a person")
+			tr.goOn <- struct{}{}
+			<-ended
+		}
+		run.Wait()
+	})
+}
