@@ -146,10 +146,7 @@ func (s *Switch) do(ctx context.Context, st step) error {
 		if s.Waits == "" || st.phase != Watching { // else an earlier superd has paused it
 			err := s.within(ctx, st.limit, st.do)
 			if err == nil {
-				if st.phase == s.Reached { // what an earlier superd had paused has gone well
-					s.Waits, s.Lines = "", nil
-				}
-				s.hit(st.phase, "after")
+				s.passed(st.phase)
 				return nil
 			}
 			if !s.pauses(ctx, st.phase, err) {
@@ -163,6 +160,15 @@ func (s *Switch) do(ctx context.Context, st step) error {
 			return err
 		}
 	}
+}
+
+// passed says that the phase went well; with it ends the pause that an earlier superd
+// had it in.
+func (s *Switch) passed(ph Phase) {
+	if ph == s.Reached {
+		s.Waits, s.Lines = "", nil
+	}
+	s.hit(ph, "after")
 }
 
 // lookAgain is how often a switch that is paused because of something else looks
