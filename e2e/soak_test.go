@@ -21,17 +21,20 @@ import (
 
 // use is what superd and its keeper have of the machine.
 type use struct {
-	descriptors, threads, goroutines, files int
-	resident                                uint64 // bytes
+	descriptors, sockets, threads, goroutines, files, processes int
+
+	resident uint64 // bytes
 }
 
 func (u use) String() string {
-	return fmt.Sprintf("%d descriptors, %d threads, %d goroutines, %d files, %.1f MB", u.descriptors, u.threads, u.goroutines, u.files, float64(u.resident)/1e6)
+	return fmt.Sprintf("%d descriptors, %d of them sockets, %d threads, %d goroutines, %d files, %d processes, %.1f MB",
+		u.descriptors, u.sockets, u.threads, u.goroutines, u.files, u.processes, float64(u.resident)/1e6)
 }
 
 var goroutines = regexp.MustCompile(`(?m)^go_goroutines ([0-9.]+)`)
 
-// used measures both processes, and counts the files below run and state.
+// used measures both processes, and counts the files below run, state and logs, and
+// the processes of the laboratory: children that stayed, and zombies.
 func (s *site) used() (u use) {
 	s.t.Helper()
 	keeper := s.superd.PID()
@@ -40,7 +43,7 @@ func (s *site) used() (u use) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		n, err := p.FileDescriptorsLen()
+		targets, err := p.FileDescriptorTargets()
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -48,7 +51,12 @@ func (s *site) used() (u use) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		u.descriptors += n
+		u.descriptors += len(targets)
+		for _, target := range targets {
+			if strings.HasPrefix(target, "socket:") {
+				u.sockets++
+			}
+		}
 		u.threads += stat.NumThreads
 		u.resident += uint64(stat.ResidentMemory())
 	}
@@ -60,7 +68,8 @@ func (s *site) used() (u use) {
 		}
 		u.goroutines = int(n)
 	}
-	for _, dir := range []string{"run", "state"} {
+	u.processes = s.descendants(keeper)
+	for _, dir := range []string{"run", "state", "log"} {
 		err := filepath.WalkDir(s.Path(dir), func(_ string, _ fs.DirEntry, err error) error {
 			u.files++
 			return err
@@ -72,10 +81,34 @@ func (s *site) used() (u use) {
 	return u
 }
 
+// descendants counts those of the keeper, zombies too.
+func (s *site) descendants(keeper int) (n int) {
+	s.t.Helper()
+	all, err := procfs.AllProcs()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	parent := map[int]int{}
+	for _, p := range all {
+		if stat, err := p.Stat(); err == nil { // it may be gone by now
+			parent[p.PID] = stat.PPID
+		}
+	}
+	for pid := range parent {
+		for up := parent[pid]; up > 1; up = parent[up] {
+			if up == keeper {
+				n++
+				break
+			}
+		}
+	}
+	return n
+}
+
 // Switches cost nothing that stays: after many of them under load superd and its keeper
 // have what they had after the first few.
 func TestManySwitchesLeaveNothing(t *testing.T) {
-	pairs := 20
+	pairs := 25
 	if n, err := strconv.Atoi(os.Getenv("SUPERD_SOAK")); err == nil {
 		pairs = n / 2
 	}
@@ -85,7 +118,10 @@ func TestManySwitchesLeaveNothing(t *testing.T) {
 	s.wholly("r1", 40*time.Second)
 	before := s.used()
 	began := time.Now()
-	s.thereAndBack(pairs)
+	for tenth := range 10 {
+		s.thereAndBack(pairs*(tenth+1)/10 - pairs*tenth/10)
+		t.Logf("after %4d switches and %7s: %s", 2*(pairs*(tenth+1)/10), time.Since(began).Round(time.Second), s.used())
+	}
 	took := time.Since(began)
 	s.wholly("r1", 40*time.Second)
 	var after use
@@ -106,6 +142,8 @@ func grownBeyond(before, after use) (grown []string) {
 		allowance int
 	}{
 		{"descriptors", before.descriptors, after.descriptors, 6},
+		{"sockets", before.sockets, after.sockets, 4},
+		{"processes", before.processes, after.processes, 0},
 		{"threads", before.threads, after.threads, 8},
 		{"goroutines", before.goroutines, after.goroutines, 6},
 		{"files", before.files, after.files, 4},
@@ -120,11 +158,12 @@ func grownBeyond(before, after use) (grown []string) {
 
 // The measure notices what it is for.
 func TestGrowthIsNoticed(t *testing.T) {
-	was := use{descriptors: 40, threads: 12, goroutines: 50, files: 30, resident: 40 << 20}
+	was := use{descriptors: 40, sockets: 20, threads: 12, goroutines: 50, files: 30, processes: 20, resident: 40 << 20}
 	now := was
 	now.descriptors += 40
+	now.processes++
 	now.goroutines += 40
-	if got := strings.Join(grownBeyond(was, now), ", "); got != "descriptors: 40 → 80, goroutines: 50 → 90" {
+	if got := strings.Join(grownBeyond(was, now), ", "); got != "descriptors: 40 → 80, processes: 20 → 21, goroutines: 50 → 90" {
 		t.Errorf("noticed %q", got)
 	}
 }

@@ -1,11 +1,10 @@
 package main
 
 import (
-	"context"
 	"time"
 
 	"github.com/prometheus/procfs"
-	"github.com/shirou/gopsutil/v3/process"
+	"golang.org/x/sys/unix"
 )
 
 // consumption is what a process and everything below it takes.
@@ -16,79 +15,67 @@ type consumption struct {
 }
 
 // measure asks /proc once for all processes, when somebody wants to know, and adds up
-// each of roots with its descendants. A process that ends meanwhile counts nothing.
-func measure(ctx context.Context, roots map[int]bool) map[int]consumption {
-	all, err := process.ProcessesWithContext(ctx)
+// each of roots with its descendants. A process that ends meanwhile counts nothing. It
+// opens one file at a time, however many processes the machine has.
+func measure(roots map[int]bool) map[int]consumption {
+	all, err := procfs.AllProcs()
 	if err != nil {
 		return nil
 	}
-	fs, err := procfs.NewDefaultFS()
-	if err != nil {
-		return nil
-	}
-	parents := make(map[int32]int32, len(all))
+	stats := make(map[int]procfs.ProcStat, len(all))
 	for _, p := range all {
-		if parent, err := p.PpidWithContext(ctx); err == nil {
-			parents[p.Pid] = parent
+		if stat, err := p.Stat(); err == nil {
+			stats[p.PID] = stat
 		}
 	}
+	now := uptime().Seconds()
 	sums := make(map[int]consumption, len(roots))
-	for _, p := range all {
-		root, ok := rootOf(p.Pid, parents, roots)
+	for pid, stat := range stats {
+		root, ok := rootOf(pid, stats, roots)
 		if !ok {
 			continue
 		}
 		sum := sums[root]
-		if memory, err := p.MemoryInfoWithContext(ctx); err == nil {
-			sum.memory += memory.RSS
-		}
-		if busy, err := worked(fs, int(p.Pid)); err == nil {
-			sum.busy += busy
-			sum.cpu += percent(ctx, p, busy)
-		}
+		busy := worked(stat)
+		sum.memory += uint64(stat.ResidentMemory())
+		sum.busy += busy
+		sum.cpu += 100 * busy / max(now-float64(stat.Starttime)/ticksPerSecond, 0.01)
 		sums[root] = sum
 	}
 	return sums
 }
 
+// uptime is the clock that the starts of processes are told by: it goes on while the
+// machine sleeps, and nobody sets it.
+func uptime() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0
+	}
+	return time.Duration(now.Nano())
+}
+
 // worked is how many seconds of processors a process has used, with those of its
 // children that it has waited for: what a tree has used does not fall when one of it
 // ends (proc_pid_stat(5): utime, stime, cutime, cstime).
-func worked(fs procfs.FS, pid int) (float64, error) {
-	p, err := fs.Proc(pid)
-	if err != nil {
-		return 0, err
-	}
-	s, err := p.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return (float64(s.UTime) + float64(s.STime) + float64(s.CUTime) + float64(s.CSTime)) / ticksPerSecond, nil
-}
-
-// percent is how much of one processor that is over the life of p.
-func percent(ctx context.Context, p *process.Process, busy float64) float64 {
-	born, err := p.CreateTimeWithContext(ctx) // in milliseconds
-	if err != nil {
-		return 0
-	}
-	return 100 * busy / max(time.Since(time.UnixMilli(born)).Seconds(), 0.01)
+func worked(s procfs.ProcStat) float64 {
+	return (float64(s.UTime) + float64(s.STime) + float64(s.CUTime) + float64(s.CSTime)) / ticksPerSecond
 }
 
 // ticksPerSecond is USER_HZ, the same on every machine that Go runs on.
 const ticksPerSecond = 100
 
 // rootOf is the one of roots that pid is or descends from.
-func rootOf(pid int32, parents map[int32]int32, roots map[int]bool) (int, bool) {
+func rootOf(pid int, stats map[int]procfs.ProcStat, roots map[int]bool) (int, bool) {
 	for range 64 { // deeper is a loop of a table that was read while it changed
-		if roots[int(pid)] {
-			return int(pid), true
+		if roots[pid] {
+			return pid, true
 		}
-		parent, ok := parents[pid]
-		if !ok || parent <= 1 {
+		stat, ok := stats[pid]
+		if !ok || stat.PPID <= 1 {
 			return 0, false
 		}
-		pid = parent
+		pid = stat.PPID
 	}
 	return 0, false
 }

@@ -30,7 +30,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 			s.Problems = append(s.Problems, a.name+": "+p)
 		}
 	}
-	addUsage(ctx, &s)
+	addUsage(&s)
 	s.Healthy = len(s.Problems) == 0
 	return s, nil
 }
@@ -171,10 +171,10 @@ func workerStatus(app, pool string, w workers.WorkerStatus, shot release.Snapsho
 const stranded = "stranded"
 
 // addUsage measures memory and CPU of everything in s at once.
-func addUsage(ctx context.Context, s *control.Status) {
+func addUsage(s *control.Status) {
 	roots := map[int]bool{}
 	eachProcess(s, func(pid int, _ *control.Consumption) { roots[pid] = true })
-	used := measure(ctx, roots)
+	used := measure(roots)
 	eachProcess(s, func(pid int, u *control.Consumption) {
 		u.Memory, u.CPU, u.CPUSeconds = used[pid].memory, used[pid].cpu, used[pid].busy
 	})

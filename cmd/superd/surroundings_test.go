@@ -139,18 +139,3 @@ func TestJournalFieldNames(t *testing.T) {
 		t.Errorf("an error has priority %d", p)
 	}
 }
-
-func TestMeasureAddsUpATree(t *testing.T) {
-	t.Parallel()
-	parents := map[int32]int32{10: 1, 11: 10, 12: 11, 20: 1, 30: 30}
-	roots := map[int]bool{10: true, 20: true}
-	for pid, want := range map[int32]int{10: 10, 12: 10, 20: 20, 30: 0, 99: 0} {
-		if got, _ := rootOf(pid, parents, roots); got != want {
-			t.Errorf("process %d counts for %d, want %d", pid, got, want)
-		}
-	}
-	used := measure(t.Context(), map[int]bool{os.Getpid(): true})
-	if used[os.Getpid()].memory < 1<<20 {
-		t.Errorf("this test takes %d bytes", used[os.Getpid()].memory)
-	}
-}
