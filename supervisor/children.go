@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -24,16 +23,20 @@ import (
 // Options are what Open needs.
 type Options struct {
 	Keeper string         // path of the keeper's socket
-	State  string         // directory of the ledger of births
+	State  string         // directory of the ledger of births; no other superd may have it
 	Notify *notify.Server // where children say READY=1; nil: nobody listens
 	Output *output.Store  // where their output goes
 	Log    *slog.Logger
+
+	Patience time.Duration // how long another superd may take to let go of State
+	Refused  int           // the keeper's exit code if it does not, and nothing is kept
 }
 
 // Children starts children through the keeper and knows every one that lives.
 // There is one per superd; its methods may be called from any goroutine.
 type Children struct {
 	keeper *client.Client
+	lock   *os.File // of the state directory
 	ledger *ledger
 	notify *notify.Server
 	output *output.Store
@@ -58,26 +61,26 @@ type Children struct {
 const startsPerSecond = 200
 
 // Open claims the fleet from the keeper. What lives, or has ended unnoticed, is
-// in Adopted; nothing is delivered before Run.
+// in Adopted; nothing is delivered before Run. ErrStateInUse tells that another superd
+// has the state directory.
 func Open(ctx context.Context, o Options) (*Children, error) {
 	keeper, err := client.Dial(ctx, o.Keeper)
 	if err != nil {
 		return nil, fmt.Errorf("claim the fleet from the keeper at %s: %w", o.Keeper, err)
 	}
-	l, err := openLedger(filepath.Join(o.State, "births.ndjson"), o.Log)
-	if err != nil {
-		return nil, errors.Join(err, keeper.Close())
-	}
 	c := &Children{
-		keeper: keeper, ledger: l, notify: o.Notify, output: o.Output, log: o.Log,
+		keeper: keeper, notify: o.Notify, output: o.Output, log: o.Log,
 		starts:  pace{every: time.Second / startsPerSecond, burst: startsPerSecond},
 		stopped: make(chan struct{}), kids: map[string]*Child{}, early: map[string]client.Exit{}, held: keeper.Held(),
 		cleared: make(chan struct{}),
 	}
+	if err := c.own(ctx, o); err != nil {
+		return nil, errors.Join(err, keeper.Close())
+	}
 	c.keepMarks()
 	for _, k := range keeper.Children() {
 		ch := newChild(c, k, unpackNote(k.Note, k.Slot))
-		ch.adopt(whenTold(l, k))
+		ch.adopt(whenTold(c.ledger, k))
 		c.add(ch)
 		c.first = append(c.first, ch)
 	}
@@ -88,7 +91,7 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 	if len(c.leftovers) == 0 {
 		close(c.cleared)
 	}
-	l.compact(c.first, c.leftovers)
+	c.ledger.compact(c.first, c.leftovers)
 	return c, nil
 }
 
@@ -172,7 +175,7 @@ func (c *Children) Fenced() <-chan struct{} { return c.keeper.Fenced() }
 // Close gives the fleet back. Children are not touched.
 func (c *Children) Close() error {
 	c.letGo()
-	return errors.Join(c.ledger.Close(), c.keeper.Close())
+	return errors.Join(c.ledger.Close(), c.lock.Close(), c.keeper.Close())
 }
 
 // Start makes a child: it is in the ledger, synced, before it runs its first

@@ -106,6 +106,9 @@ func newDaemon(file string, cfg *config.Config) *daemon {
 	return d
 }
 
+// statePatience is how long a superd that has lost its keeper may take to end.
+const statePatience = 10 * time.Second
+
 // open builds every part. Nothing is started.
 func (d *daemon) open(ctx context.Context, keeper string) (err error) {
 	for _, dir := range []string{d.cfg.RunDir, d.cfg.StateDir, d.cfg.LogDir} {
@@ -120,7 +123,11 @@ func (d *daemon) open(ctx context.Context, keeper string) (err error) {
 	d.output = output.Open(output.Options{Dir: d.cfg.LogDir, Settings: d.logs.settings, Log: d.log})
 	d.children, err = supervisor.Open(ctx, supervisor.Options{
 		Keeper: keeper, State: d.cfg.StateDir, Notify: d.notify, Output: d.output, Log: d.log,
+		Patience: statePatience, Refused: exitRejected,
 	})
+	if errors.Is(err, supervisor.ErrStateInUse) {
+		return coded{err, exitRejected}
+	}
 	if err != nil {
 		return err
 	}
