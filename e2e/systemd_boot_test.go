@@ -1,4 +1,4 @@
-//go:build e2e && systemd
+//go:build e2e
 
 package e2e
 
@@ -23,11 +23,13 @@ import (
 // nothing of this machine's /tmp, /run and processes, and starts none of its services.
 // Its disk outlives a reboot.
 type machine struct {
-	t    *testing.T
-	dir  string
-	init int // PID of its PID 1, as seen here
-	boot *exec.Cmd
-	says *lockedBuffer
+	t     *testing.T
+	dir   string
+	init  int // PID of its PID 1, as seen here
+	boot  *exec.Cmd
+	over  chan struct{} // closed when boot has ended
+	waits sync.WaitGroup
+	says  *lockedBuffer
 }
 
 // lockedBuffer is written by the machine's console and read by the story.
@@ -119,28 +121,47 @@ func (m *machine) installFile(path, from string, mode os.FileMode) {
 // start boots it. A kernel that refuses something essential is told with its words.
 func (m *machine) start() {
 	m.t.Helper()
-	m.boot = exec.Command("unshare", "--mount", "--propagation", "private", "bash", "-c", cage)
-	m.boot.Env = append(os.Environ(), "D="+m.dir, "NAME="+filepath.Base(m.dir), "INNER="+inner)
-	m.boot.Stdout, m.boot.Stderr = m.says, m.says
-	if err := m.boot.Start(); err != nil {
-		m.t.Fatal(err)
+	boot := exec.Command("unshare", "--mount", "--propagation", "private", "bash", "-c", cage)
+	boot.Env = append(os.Environ(), "D="+m.dir, "NAME="+filepath.Base(m.dir), "INNER="+inner)
+	boot.Stdout, boot.Stderr = m.says, m.says
+	if err := boot.Start(); err != nil {
+		m.t.Fatalf("make namespaces for a machine: %v", err)
 	}
-	eventually(m.t, time.Minute, "systemd runs as PID 1 in a namespace; the console said:\n"+m.says.String(), func() bool {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.boot.Process.Pid, m.boot.Process.Pid))
-		if err != nil {
-			return false
-		}
-		pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-		if err != nil {
-			return false
-		}
-		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		m.init = pid
-		return err == nil && strings.TrimSpace(string(comm)) == "systemd"
+	over := make(chan struct{})
+	m.boot, m.over = boot, over
+	m.waits.Go(func() {
+		defer close(over)
+		_ = boot.Wait() // how it ended is no news
 	})
+	deadline := time.Now().Add(time.Minute)
+	for !m.boots() {
+		select {
+		case <-over:
+			m.t.Fatalf("the machine does not boot; this kernel, or the container that this runs in, refuses something that systemd needs (namespaces, overlayfs, cgroup v2; root is needed too):\n%s", m.says)
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			m.t.Fatalf("systemd is not PID 1 of the machine after a minute; the console said:\n%s", m.says)
+		}
+	}
 }
 
-// halt ends the machine as a power cut does.
+// boots tells whether systemd is PID 1 of it by now.
+func (m *machine) boots() bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.boot.Process.Pid, m.boot.Process.Pid))
+	if err != nil {
+		return false
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return false
+	}
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	m.init = pid
+	return err == nil && strings.TrimSpace(string(comm)) == "systemd"
+}
+
+// halt ends the machine as a power cut does, or the death of its PID 1.
 func (m *machine) halt() {
 	if m.boot == nil {
 		return
@@ -150,7 +171,19 @@ func (m *machine) halt() {
 	} else {
 		_ = m.boot.Process.Kill()
 	}
-	_ = m.boot.Wait() // how it ended is no news
+	<-m.over
+	m.boot, m.init = nil, 0
+}
+
+// off turns it off in order, as `systemctl poweroff` does.
+func (m *machine) off() {
+	m.t.Helper()
+	m.must("systemctl", "poweroff")
+	select {
+	case <-m.over:
+	case <-time.After(2 * time.Minute):
+		m.t.Fatalf("the machine does not turn itself off; the console said:\n%s", m.says)
+	}
 	m.boot, m.init = nil, 0
 }
 
@@ -163,6 +196,7 @@ func (m *machine) end() {
 		m.t.Logf("console:\n%s", m.says.String())
 	}
 	m.halt()
+	m.waits.Wait()
 	const sweep = `mount -t cgroup2 none "$D/cg" && find "$D/cg/$NAME" -depth -type d -exec rmdir {} +`
 	c := exec.Command("unshare", "--mount", "--propagation", "private", "bash", "-c", sweep)
 	c.Env = append(os.Environ(), "D="+m.dir, "NAME="+filepath.Base(m.dir))
