@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"supervisor/keeper":            {"supervisor/keeper"},
 	"supervisor/output":            {},
 	"supervisor/notify":            {},
+	"supervisor/schedule":          {},
 	"fpm":                          {"release", "supervisor", "fpm/fastcgi", "fpm/traffic"},
 	"fpm/fastcgi":                  {},
 	"fpm/traffic":                  {},
