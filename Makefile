@@ -9,6 +9,7 @@ COMMIT   ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 DATE     ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
 LINT     := v2.15.0
+NFPM     := v2.45.2
 PACKAGES := php8.2-fpm php8.2-cli php8.2-redis nginx-light apache2-bin caddy redis-server supervisor util-linux e2fsprogs procps systemd
 
 # The vulnerability check and its database, and a Go in which it finds nothing.
@@ -19,11 +20,17 @@ export GOTOOLCHAIN ?= go1.26.11
 export PATH := /usr/local/go/bin:$(PATH)
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: build test unit lint vuln fuzz e2e systemd-test soak demo bench deps clean
+.PHONY: build packages test unit lint vuln fuzz e2e systemd-test soak demo bench deps clean
 
 build: ## superd, superctl and superd-keeper into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/superd-keeper ./cmd/superd-keeper
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/superd ./cmd/superctl
+
+# Another machine's: make packages ARCH=arm64
+ARCH ?= $(shell go env GOARCH)
+packages: bin/nfpm ## .deb and .rpm into dist/, the same bytes for the same source
+	GOARCH=$(ARCH) CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o dist/stage/bin/ ./cmd/superd ./cmd/superctl ./cmd/superd-keeper
+	@COMMIT='$(COMMIT)' packaging/package $(ARCH)
 
 test: deps build unit e2e ## every test
 
@@ -65,6 +72,9 @@ deps: ## what tests and demo need, from Debian
 bin/golangci-lint:
 	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT)
 
+bin/nfpm:
+	GOBIN=$(CURDIR)/bin go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM)
+
 bin/govulncheck:
 	GOBIN=$(CURDIR)/bin go install golang.org/x/vuln/cmd/govulncheck@$(VULN)
 
@@ -73,4 +83,4 @@ bin/vulndb:
 	bin/indexdb -out $@ -vulns "$$(go mod download -json golang.org/x/vulndb@$(VULNDB) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')/data/osv"
 
 clean:
-	rm -rf bin
+	rm -rf bin dist
