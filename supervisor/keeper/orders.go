@@ -39,7 +39,7 @@ func (k *Keeper) obey(c *conn, f wire.Frame, fds []int) {
 		if commands {
 			k.acknowledge(f)
 		}
-	case wire.Spawn, wire.Put, wire.Drop, wire.Shutdown, wire.Tell, wire.Renew:
+	case wire.Spawn, wire.SpawnIn, wire.Put, wire.Drop, wire.Shutdown, wire.Tell, wire.Renew:
 		switch {
 		case !commands:
 			k.answer(c, f, wire.Stale, "another superd commands")
@@ -57,7 +57,7 @@ func (k *Keeper) obey(c *conn, f wire.Frame, fds []int) {
 // nobody has taken.
 func (k *Keeper) order(c *conn, f wire.Frame, fds []int) []int {
 	switch f.Op { //nolint:exhaustive // obey sends these only
-	case wire.Spawn:
+	case wire.Spawn, wire.SpawnIn:
 		k.spawn(c, f, fds)
 	case wire.Put:
 		return k.put(c, f, fds)
@@ -240,9 +240,18 @@ func (k *Keeper) spawn(c *conn, f wire.Frame, fds []int) {
 		k.answer(c, f, wire.Invalid, err.Error())
 		return
 	}
-	ch, gate, err := k.fork(&f, fds[0], fds[1:])
+	b := birth{spec: fds[0], files: fds[1:], group: -1}
+	refused := wire.Failed
+	if f.Op == wire.SpawnIn {
+		if len(b.files) == 0 {
+			k.answer(c, f, wire.Invalid, "a child that is born in a cgroup needs the directory of it")
+			return
+		}
+		b.group, b.files, refused = b.files[0], b.files[1:], wire.NoGroup
+	}
+	ch, gate, err := k.fork(&f, b)
 	if err != nil {
-		k.answer(c, f, wire.Failed, err.Error())
+		k.answer(c, f, refused, err.Error())
 		return
 	}
 	answer := ch.message(wire.Spawned, f.Status, gate)

@@ -69,8 +69,18 @@ func take(fd *int) int {
 	return v
 }
 
+// A birth is the descriptors that come with the order to make a child.
+type birth struct {
+	spec  int
+	files []int
+	group int // directory of the cgroup that it is born in, -1: the keeper's own
+}
+
 // fork makes a child that waits at its gate. The caller owns the gate.
-func (k *Keeper) fork(f *wire.Frame, spec int, files []int) (*child, int, error) {
+//
+// Into a cgroup it is cloned (CLONE_INTO_CGROUP, Linux 5.7): to move a process that is
+// there already the kernel waits for all processors, some 10 ms.
+func (k *Keeper) fork(f *wire.Frame, b birth) (*child, int, error) {
 	var p pipes
 	defer p.close()
 	if err := p.open(f.Status); err != nil {
@@ -84,13 +94,13 @@ func (k *Keeper) fork(f *wire.Frame, spec int, files []int) (*child, int, error)
 	if p.err[1] >= 0 {
 		inherit[2] = uintptr(p.err[1])
 	}
-	for _, fd := range files {
+	for _, fd := range b.files {
 		inherit = append(inherit, uintptr(fd))
 	}
-	inherit = append(inherit, uintptr(spec), uintptr(p.gate[0]), uintptr(p.stage[1]))
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"superd-keeper", "stage", itoa(len(files))}, &syscall.ProcAttr{
+	inherit = append(inherit, uintptr(b.spec), uintptr(p.gate[0]), uintptr(p.stage[1]))
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{"superd-keeper", "stage", itoa(len(b.files))}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Files: inherit,
-		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, UseCgroupFD: b.group >= 0, CgroupFD: b.group},
 	})
 	if err != nil {
 		return nil, -1, failed("fork", err)

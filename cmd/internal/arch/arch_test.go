@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"release/check":                {"fpm/fastcgi", "fpm/traffic", "release"},
 	"supervisor":                   {"supervisor"},
 	"supervisor/keeper":            {"supervisor/keeper"},
+	"supervisor/cgroup":            {},
 	"supervisor/output":            {},
 	"supervisor/notify":            {},
 	"supervisor/schedule":          {},

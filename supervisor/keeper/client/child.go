@@ -87,8 +87,11 @@ func (s *Spec) descriptors() ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write specification: %w", err)
 	}
-	fds := []int{fd}
-	for _, f := range s.Files {
+	fds, files := []int{fd}, s.Files
+	if s.Group != nil {
+		files = append([]*os.File{s.Group}, files...)
+	}
+	for _, f := range files {
 		fd, err := duplicate(f)
 		if err != nil {
 			return fds, fmt.Errorf("duplicate %s: %w", f.Name(), err)

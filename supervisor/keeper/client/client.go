@@ -28,6 +28,8 @@ var (
 	ErrBusy = errors.New("another superd commands and does not yield")
 	// ErrStale tells that another superd has claimed the fleet since.
 	ErrStale = errors.New("another superd commands now")
+	// ErrNoGroup tells that nothing can be born in the cgroup of a Spec. Nothing was made.
+	ErrNoGroup = errors.New("a child cannot be born in that cgroup")
 	// ErrClosed tells that the connection to the keeper is gone.
 	ErrClosed = errors.New("connection to the keeper is closed")
 )
@@ -47,6 +49,9 @@ type Spec struct {
 	Nice   int
 	Limits []Limit
 	Files  []*os.File // become descriptors 3, 4, … of the child
+
+	// Group is the directory of the cgroup that it is born in, or nil: the keeper's own.
+	Group *os.File
 
 	// Pipes of its own for standard error and standard input. A keeper that is too
 	// old to know them makes none: then Err and In of the child are nil.
@@ -162,19 +167,27 @@ func (c *Client) Fenced() <-chan struct{} { return c.fenced }
 
 // Spawn makes a child that waits at its gate: it runs nothing of its own until
 // Open. A Child that is dropped without Open leaves with status 111. When ctx ends
-// first, whatever was made is dropped and its exit acknowledged.
+// first, whatever was made is dropped and its exit acknowledged. ErrNoGroup is also
+// what a keeper answers that is too old to know cgroups.
 func (c *Client) Spawn(ctx context.Context, s Spec) (*Child, error) {
-	if len(s.Files) > wire.MaxFiles {
-		return nil, fmt.Errorf("%d files, a child may be given %d", len(s.Files), wire.MaxFiles)
+	op, most := wire.Spawn, wire.MaxFiles
+	if s.Group != nil {
+		op, most = wire.SpawnIn, wire.MaxFiles-1 // what an older keeper can receive, to say that it does not know this
+	}
+	if len(s.Files) > most {
+		return nil, fmt.Errorf("%d files, a child may be given %d", len(s.Files), most)
 	}
 	fds, err := s.descriptors()
 	defer wire.CloseAll(fds)
 	if err != nil {
 		return nil, err
 	}
-	a, err := c.ask(ctx.Done(), wire.Frame{Op: wire.Spawn, Slot: s.Slot, Data: s.Note, Status: s.pipes()}, fds)
+	a, err := c.ask(ctx.Done(), wire.Frame{Op: op, Slot: s.Slot, Data: s.Note, Status: s.pipes()}, fds)
 	if errors.Is(err, errGaveUp) {
 		err = context.Cause(ctx)
+	}
+	if older := unknown(""); op == wire.SpawnIn && errors.As(err, &older) {
+		err = fmt.Errorf("%w: %w", ErrNoGroup, err)
 	}
 	if err != nil {
 		return nil, err

@@ -291,3 +291,30 @@ func TestOlderKeeperMakesNoPipes(t *testing.T) {
 		t.Error("pipes that are not known are taken for others")
 	}
 }
+
+// A keeper that is older than cgroups knows no such order: that is told apart from a
+// failure, so that the child can be made without.
+func TestOlderKeeperKnowsNoCgroups(t *testing.T) {
+	path := serve(t, func(p peer) {
+		p.grant()
+		f := p.receive()
+		if f.Op != wire.SpawnIn {
+			p.t.Errorf("it asks for operation %d", f.Op)
+		}
+		p.send(wire.Frame{Op: wire.Done, ID: f.ID, Code: wire.Unknown, Data: []byte("never heard of it")})
+		f = p.receive()
+		p.send(wire.Frame{Op: wire.Done, ID: f.ID, Code: wire.Unknown, Data: []byte("of this neither")})
+		p.receive()
+	})
+	c, err := Dial(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Spawn(t.Context(), Spec{Slot: "s", Argv: []string{"x"}, Group: os.Stdin}); !errors.Is(err, ErrNoGroup) || !strings.Contains(err.Error(), "never heard") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := c.Spawn(t.Context(), Spec{Slot: "s", Argv: []string{"x"}}); err == nil || errors.Is(err, ErrNoGroup) {
+		t.Errorf("got %v", err)
+	}
+}

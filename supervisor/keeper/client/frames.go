@@ -263,9 +263,17 @@ func (c *Client) accept(a answer, ok bool) (answer, error) {
 	return a, nil
 }
 
+// unknown is the answer of a keeper that does not know the operation.
+type unknown string
+
+func (u unknown) Error() string { return string(u) }
+
 // refusal is the error behind a Done that is not OK.
 func refusal(f wire.Frame) error {
 	text := string(f.Data)
+	if text == "" {
+		text = fmt.Sprintf("the keeper refuses with code %d", f.Code)
+	}
 	switch f.Code {
 	case wire.SlotTaken:
 		return ErrSlotTaken
@@ -273,10 +281,11 @@ func refusal(f wire.Frame) error {
 		return ErrStale
 	case wire.Busy:
 		return ErrBusy
-	case wire.OK, wire.Invalid, wire.Full, wire.Failed, wire.Unknown, wire.Leaving:
-	}
-	if text == "" {
-		text = fmt.Sprintf("the keeper refuses with code %d", f.Code)
+	case wire.NoGroup:
+		return fmt.Errorf("%w: %s", ErrNoGroup, text)
+	case wire.Unknown:
+		return unknown(text)
+	case wire.OK, wire.Invalid, wire.Full, wire.Failed, wire.Leaving:
 	}
 	return errors.New(text)
 }

@@ -40,6 +40,7 @@ const (
 	Shutdown Op = 7  // Status=exit code of the keeper
 	Tell     Op = 8  // Slot, PID, Status=signal: sent to the main process, once in its life
 	Renew    Op = 10 // the keeper becomes the program at its path; the answer has both versions, a line each, and Status=1 if it did
+	SpawnIn  Op = 11 // as Spawn, with the directory of a cgroup after the specification: the child is born in it
 	Beat     Op = 9  // a sign of life, not answered; Status=milliseconds until the next, 0: none
 )
 
@@ -80,6 +81,7 @@ const (
 	Failed    Code = 6 // the kernel refused; the text says what
 	Unknown   Code = 7 // an operation this keeper does not know
 	Leaving   Code = 8 // the keeper is on its way out
+	NoGroup   Code = 9 // to SpawnIn: in that cgroup nothing can be born; the text says what the kernel said
 )
 
 // A Frame is one message. Fields an operation does not name are zero.
