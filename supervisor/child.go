@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"superd/supervisor/cgroup"
 	"superd/supervisor/keeper/client"
 	"superd/supervisor/notify"
 	"superd/supervisor/output"
@@ -26,8 +27,9 @@ type Child struct {
 	proc     *client.Child
 	note     note
 	output   *output.Stream
-	made     time.Time // as Born, but by the clock that nobody can set
-	adopted  bool      // an earlier superd started it
+	leaf     *cgroup.Leaf // nil: it has no cgroup of its own
+	made     time.Time    // as Born, but by the clock that nobody can set
+	adopted  bool         // an earlier superd started it
 
 	end    chan client.Exit // from the keeper, at most one
 	exited chan struct{}
@@ -47,7 +49,7 @@ type Child struct {
 
 func newChild(c *Children, k *client.Child, n note) *Child {
 	return &Child{
-		children: c, proc: k, note: n, made: time.Now(),
+		children: c, proc: k, note: n, made: time.Now(), leaf: c.leafOf(k.Slot, n.Mark),
 		output: c.output.Attach(output.Life{Name: n.Name, Log: n.Log, Mark: n.Mark, Labels: n.Labels, Out: k.Out, Err: k.Err}),
 		end:    make(chan client.Exit, 1),
 		exited: make(chan struct{}),
@@ -129,6 +131,7 @@ func (c *Child) Acknowledge() error {
 	err := c.children.keeper.Acknowledge(c.proc.Slot, c.proc.PID)
 	c.children.ledger.gone(c.proc.PID, c.proc.Start) // only now: an exit that is still to be told needs what the ledger knows
 	c.children.forget(c)
+	c.children.trim(c.leaf)
 	return errors.Join(err, c.proc.Close())
 }
 

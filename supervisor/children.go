@@ -13,8 +13,10 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"superd/supervisor/cgroup"
 	"superd/supervisor/keeper/client"
 	"superd/supervisor/notify"
 	"superd/supervisor/output"
@@ -27,6 +29,7 @@ type Options struct {
 	Notify *notify.Server // where children say READY=1; nil: nobody listens
 	Output *output.Store  // where their output goes
 	Log    *slog.Logger
+	Groups *cgroup.Tree // where each child gets a cgroup; nil: none does
 
 	Patience time.Duration // how long another superd may take to let go of State
 	Refused  int           // the keeper's exit code if it does not, and nothing is kept
@@ -42,6 +45,10 @@ type Children struct {
 	output *output.Store
 	log    *slog.Logger
 
+	groups   *cgroup.Tree // nil: there are none
+	leafless atomic.Bool  // that a child got no leaf was told
+	littered chan struct{}
+
 	starts  pace           // a ceiling over all starts
 	tending sync.WaitGroup // one goroutine per child, see Child.tend
 	stopped chan struct{}  // closed when Run ends: the tending goroutines let go
@@ -52,6 +59,8 @@ type Children struct {
 	early map[string]client.Exit // by slot; of children that Start does not know yet
 	first []*Child               // those found at Open
 	held  map[string]*os.File
+
+	litter map[string]*cgroup.Leaf // those that could not be removed yet, by name
 
 	leftovers []*leftover   // of a keeper that is gone
 	cleared   chan struct{} // closed when they have ended: nothing is started before
@@ -73,6 +82,7 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 		starts:  pace{every: time.Second / startsPerSecond, burst: startsPerSecond},
 		stopped: make(chan struct{}), kids: map[string]*Child{}, early: map[string]client.Exit{}, held: keeper.Held(),
 		cleared: make(chan struct{}),
+		groups:  o.Groups, litter: map[string]*cgroup.Leaf{}, littered: make(chan struct{}, 1),
 	}
 	if err := c.own(ctx, o); err != nil {
 		return nil, errors.Join(err, keeper.Close())
@@ -88,6 +98,7 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 		c.keepEars()
 	}
 	c.leftovers = c.findLeftovers(keeper.Children())
+	c.tidy(keeper.Children())
 	if len(c.leftovers) == 0 {
 		close(c.cleared)
 	}
@@ -141,6 +152,9 @@ func (c *Children) Run(ctx context.Context) error {
 	}
 	if len(c.leftovers) > 0 {
 		hears.Go(func() { c.clear(ctx) })
+	}
+	if c.groups != nil {
+		hears.Go(func() { c.sweep(ctx) })
 	}
 	for {
 		select {
@@ -196,11 +210,11 @@ func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
-	k, err := c.keeper.Spawn(ctx, client.Spec{
+	k, err := c.spawn(ctx, client.Spec{
 		Slot: s.Slot, Note: packed, Argv: s.Argv, Env: s.environ(n.Mark),
 		Dir: s.Dir, UID: s.User.UID, GID: s.User.GID, Groups: s.User.Groups,
 		Umask: s.Umask, Nice: s.Nice, Limits: s.Limits, Files: s.Files, Err: c.output.Apart(s.Name), In: s.Stdin,
-	})
+	}, n.Mark)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
@@ -273,7 +287,10 @@ func (c *Children) Beat(within time.Duration) error { return c.keeper.Beat(withi
 
 // Shutdown tells the keeper that the end of this superd is meant: it kills what
 // is left and leaves with code.
-func (c *Children) Shutdown(code int) error { return c.keeper.Shutdown(code) }
+func (c *Children) Shutdown(code int) error {
+	c.endGroups()
+	return c.keeper.Shutdown(code)
+}
 
 // Epoch is the number of this superd's claim on the fleet.
 func (c *Children) Epoch() uint64 { return c.keeper.Epoch() }

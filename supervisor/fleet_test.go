@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"superd/supervisor/cgroup"
+	"superd/supervisor/cgroup/cgrouptest"
 	"superd/supervisor/keeper/keepertest"
 	"superd/supervisor/notify"
 	"superd/supervisor/output"
@@ -26,6 +28,7 @@ type house struct {
 	dir    string
 	keeper *keepertest.Keeper
 
+	base     string                                          // a cgroup to divide, if there is one
 	settings func(string, map[string]string) output.Settings // nil: the usual ones
 }
 
@@ -76,8 +79,14 @@ func (h *house) open(t *testing.T) *fleet {
 		t.Fatal(err)
 	}
 	store := output.Open(output.Options{Dir: filepath.Join(h.dir, "log"), Log: log, Settings: h.settings})
+	var groups *cgroup.Tree
+	if h.base != "" {
+		if groups, err = cgroup.Open(h.base, "children", false); err != nil {
+			t.Fatal(err)
+		}
+	}
 	f.Children, err = Open(t.Context(), Options{
-		Keeper: h.keeper.Socket(), State: filepath.Join(h.dir, "state"), Notify: ns, Output: store, Log: log,
+		Keeper: h.keeper.Socket(), State: filepath.Join(h.dir, "state"), Notify: ns, Output: store, Log: log, Groups: groups,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +185,14 @@ func beSuperd(args []string) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	store := output.Open(output.Options{Dir: filepath.Join(dir, "log"), MaxSize: 300_000, Keep: 1000, Log: log})
 	ctx := context.Background()
-	c, err := Open(ctx, Options{Keeper: keeper, State: filepath.Join(dir, "state"), Output: store, Log: log})
+	var groups *cgroup.Tree
+	if len(args) > 2 {
+		var err error
+		if groups, err = cgroup.Open(args[2], "children", false); err != nil {
+			panic(err)
+		}
+	}
+	c, err := Open(ctx, Options{Keeper: keeper, State: filepath.Join(dir, "state"), Output: store, Log: log, Groups: groups})
 	if err != nil {
 		panic(err)
 	}
@@ -195,6 +211,7 @@ func beSuperd(args []string) {
 // looks for every line once, every child once, and the right exit of each.
 func TestKilledSuperds(t *testing.T) {
 	h := newHouse(t)
+	h.base = cgrouptest.Try(t)
 	size := func() (sum int64) {
 		files, _ := filepath.Glob(filepath.Join(h.dir, "log", "*"))
 		for _, f := range files {
@@ -207,7 +224,7 @@ func TestKilledSuperds(t *testing.T) {
 	for round := range 15 {
 		before := size()
 		cmd := exec.Command(self())
-		cmd.Env = append(os.Environ(), "MOOD=superd "+h.dir+" "+h.keeper.Socket())
+		cmd.Env = append(os.Environ(), "MOOD=superd "+h.dir+" "+h.keeper.Socket()+" "+h.base)
 		cmd.Stderr = os.Stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -232,11 +249,15 @@ func TestKilledSuperds(t *testing.T) {
 		exit, killed, err := c.Stop(t.Context(), 15, long, nil)
 		if err == nil && strings.HasPrefix(exit.Failure, "gate") {
 			never[c.Name()] = true // the killing came before its gate was open: nothing ran
-			continue
-		}
-		if err != nil || killed || exit.Code() != 0 {
+		} else if err != nil || killed || exit.Code() != 0 {
 			t.Errorf("%s: %s, %v, %v", c.Name(), exit, killed, err)
 		}
+		if err := c.Acknowledge(); err != nil {
+			t.Error(err)
+		}
+	}
+	if h.base != "" {
+		h.noLeaves(t)
 	}
 	f.leave()
 	for n := range 3 {

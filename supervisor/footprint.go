@@ -7,17 +7,36 @@ import (
 	"strconv"
 )
 
-// Footprints is how much memory each child takes with all of its tree, in bytes: the
-// sum of what each process has to itself and its part of what it shares (Pss of
-// proc_pid_smaps_rollup(5)), so that workers that were forked of one another are not
-// counted twice. It reads all of /proc once. Who ends meanwhile counts nothing.
+// Footprints is how much memory each child takes with all of its tree, in bytes: what the
+// kernel has charged to its cgroup, where it counts that, but for files that are only kept
+// at hand. Else the sum of what each process has to itself and its part of what it shares
+// (Pss of proc_pid_smaps_rollup(5)), so that workers that were forked of one another are
+// not counted twice. It reads all of /proc once, if a child has no cgroup of its own. Who
+// ends meanwhile counts nothing.
 func Footprints(children []*Child) (map[*Child]int64, error) {
+	sums := make(map[*Child]int64, len(children))
+	var others []*Child
+	for _, c := range children {
+		pids, ok := c.leafPIDs()
+		if !ok {
+			others = append(others, c)
+			continue
+		}
+		if sums[c], ok = c.leaf.Memory(); ok {
+			continue
+		}
+		for _, pid := range pids {
+			sums[c] += proportional(pid)
+		}
+	}
+	if len(others) == 0 {
+		return sums, nil
+	}
 	procs, err := processes()
 	if err != nil {
 		return nil, fmt.Errorf("measure the memory of children: %w", err)
 	}
-	sums := make(map[*Child]int64, len(children))
-	for _, c := range children {
+	for _, c := range others {
 		for _, p := range c.tree(procs) {
 			sums[c] += proportional(p.pid)
 		}

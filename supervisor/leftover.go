@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"superd/supervisor/cgroup"
 	"superd/supervisor/keeper/client"
 )
 
@@ -21,7 +22,7 @@ import (
 //
 // A process is a leftover only if it is the one that the ledger means: born in this boot,
 // with that PID, at that moment by the kernel's clock, and with the mark of that life in
-// its environment. PHP-FPM writes its title over its environment; then a blank one does,
+// its environment, or in the name of its cgroup. PHP-FPM writes its title over its environment; then a blank one does,
 // of a process that leads the session that it was born with. Everybody else is a
 // stranger, and is not touched.
 
@@ -42,7 +43,7 @@ func (c *Children) findLeftovers(kept []*client.Child) []*leftover {
 		if known[id] {
 			continue
 		}
-		if pidfd := isChild(id, x.Mark); pidfd != nil {
+		if pidfd := isChild(id, x.Mark, c.leafOf(x.Slot, x.Mark)); pidfd != nil {
 			all = append(all, c.leftover(id, x, pidfd))
 		}
 	}
@@ -50,15 +51,16 @@ func (c *Children) findLeftovers(kept []*client.Child) []*leftover {
 }
 
 // isChild takes the process in hand if it is the one that was born so. It is looked at
-// after its pidfd is open: what is in hand is then what was looked at.
-func isChild(id identity, mark string) *os.File {
+// after its pidfd is open: what is in hand is then what was looked at. leaf is that of the
+// life, or nil.
+func isChild(id identity, mark string, leaf *cgroup.Leaf) *os.File {
 	fd, err := unix.PidfdOpen(id.PID, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return nil
 	}
 	pidfd := os.NewFile(uintptr(fd), "pidfd")
 	s, err := readStat(id.PID)
-	if err != nil || s.start != id.Start || s.isDead() || mark == "" || !bears(s, mark) {
+	if err != nil || s.start != id.Start || s.isDead() || mark == "" || !isIn(leaf, s.pid) && !bears(s, mark) {
 		_ = pidfd.Close() // a handle, nothing is lost
 		return nil
 	}
@@ -94,7 +96,7 @@ func (c *Children) leftover(id identity, x line, pidfd *os.File) *leftover {
 	ch := &Child{
 		children: c, note: note{Name: x.Slot, Mark: x.Mark}, exited: make(chan struct{}), more: make(chan time.Duration, 1),
 		proc: &client.Child{Slot: x.Slot, PID: id.PID, Start: id.Start, Born: x.At, Pidfd: pidfd},
-		told: c.ledger.told(id.PID, id.Start),
+		told: c.ledger.told(id.PID, id.Start), leaf: c.leafOf(x.Slot, x.Mark),
 	}
 	l := &leftover{Child: ch, signal: leftoverSignal, timeout: leftoverPatience}
 	if x.Signal != 0 {
@@ -147,6 +149,7 @@ func (l *leftover) end(ctx context.Context) error {
 	}
 	if err == nil {
 		l.children.ledger.gone(l.proc.PID, l.proc.Start)
+		l.children.trim(l.leaf)
 	}
 	return errors.Join(err, l.proc.Pidfd.Close())
 }

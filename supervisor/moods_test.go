@@ -45,6 +45,7 @@ var moods = map[string]func(args []string){
 	"waitfor": beWaiting,
 	"late":    beLate,
 	"echo":    beEcho,
+	"hide":    beHiding,
 }
 
 // beWell leaves when it is told to.

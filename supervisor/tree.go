@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The tree of a child is every process of its session, every process that carries
+// The tree of a child is every process in its cgroup, see leaf.go. Where it has none it is
+// every process of its session, every process that carries
 // the child's mark in its environment, and every descendant of one of those: a
 // double fork leaves the family and setsid the session, but neither changes the
 // environment a process was born with.
@@ -38,6 +39,11 @@ func (c *Child) KillTree(ctx context.Context) error {
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, killPatience, ErrUnkillable)
 	defer cancel()
+	if c.leaf != nil {
+		if err := c.killLeaf(ctx); err != nil || !c.isAlive() {
+			return err
+		}
+	}
 	for empty := false; ; {
 		left, err := c.reach()
 		if err != nil || len(left) == 0 && empty {
@@ -96,6 +102,9 @@ type member struct{ pid, fd int }
 // after its pidfd is open, so that a PID that was given to somebody else in between
 // is left alone.
 func (c *Child) reach() (family, error) {
+	if pids, ok := c.leafPIDs(); ok {
+		return c.inHand(pids)
+	}
 	procs, err := processes()
 	if err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func (l *Leaf) PIDs() ([]int, error) {
 			return err
 		}
 		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		for _, f := range strings.Fields(string(b)) {
+		for f := range strings.FieldsSeq(string(b)) {
 			if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
 				pids = append(pids, pid)
 			}
