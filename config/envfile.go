@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"strings"
+
+	"superd/release/beneath"
 )
 
 // EnvFile reads a file of KEY=value lines, as dotenv and systemd know them: blank
@@ -13,6 +15,26 @@ import (
 // the last one counts. The error is *Problems, with every bad line.
 func EnvFile(path string) (map[string]string, error) {
 	text, _, err := contents(path)
+	return parseEnv(path, text, err)
+}
+
+// ReadEnvFile reads the env_file of an app, whose path has no template in it any more. Who
+// deploys may write below the app's root and has no more rights than that: a link of his
+// which leads out of it is not followed, or root would read what he cannot.
+func (a *App) ReadEnvFile(path string) (map[string]string, error) {
+	if a.Root == "" || !beneath.Holds(a.Root, path) {
+		return EnvFile(path)
+	}
+	f, err := beneath.Open(a.Root, path)
+	if err != nil {
+		return parseEnv(path, "", unreadable(err))
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	text, _, err := contentsOf(f)
+	return parseEnv(path, text, err)
+}
+
+func parseEnv(path, text string, err error) (map[string]string, error) {
 	if err != nil {
 		return nil, &Problems{{File: path, Text: err.Error()}}
 	}

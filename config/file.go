@@ -124,19 +124,23 @@ func looksLikeText(bare string) bool {
 func contents(path string) (string, os.FileInfo, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
-		return "", nil, fmt.Errorf("cannot be read: %w", reason(err))
+		return "", nil, unreadable(err)
 	}
 	defer func() { _ = f.Close() }() // it was only read
+	return contentsOf(f)
+}
+
+func contentsOf(f *os.File) (string, os.FileInfo, error) {
 	before, err := f.Stat()
 	if err != nil {
-		return "", nil, fmt.Errorf("cannot be read: %w", reason(err))
+		return "", nil, unreadable(err)
 	}
 	if !before.Mode().IsRegular() {
 		return "", nil, errors.New("is not a regular file")
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return "", nil, fmt.Errorf("cannot be read: %w", reason(err))
+		return "", nil, unreadable(err)
 	}
 	if len(text) > maxFile {
 		return "", nil, errors.New("is larger than 1 MiB")
@@ -147,6 +151,8 @@ func contents(path string) (string, os.FileInfo, error) {
 	}
 	return string(text), after, nil
 }
+
+func unreadable(err error) error { return fmt.Errorf("cannot be read: %w", reason(err)) }
 
 // reason is an error without the path, which the message has already.
 func reason(err error) error {

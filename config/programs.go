@@ -69,7 +69,7 @@ func checkProgramTable(n node, p *Program) {
 	}
 	checkReadiness(n, p.Ready, p.Watchdog)
 	checkDirectory(n.at("directory"), p.Directory)
-	p.EnvFile = checkEnvFile(n.at("env_file"), p.EnvFile, nil)
+	p.EnvFile = checkEnvFile(n.at("env_file"), p.EnvFile, EnvFile, nil)
 	checkOutput(n.at("log"), &p.Log, p.Processes)
 	checkReload(n.at("reload"), p.Reload)
 	if p.Backoff.First > p.Backoff.Max {

@@ -84,7 +84,7 @@ func checkApp(n node, a *App) {
 	if os.Geteuid() != 0 && a.User != "" && !n.in.accounts.isMe(a.User) {
 		n.at("user").warn("counts only when superd runs as root; as another user it runs everything as itself")
 	}
-	a.EnvFile = checkEnvFile(n.at("env_file"), a.EnvFile, map[string]string{"app": a.Name, "root": a.Root})
+	a.EnvFile = checkEnvFile(n.at("env_file"), a.EnvFile, a.ReadEnvFile, map[string]string{"app": a.Name, "root": a.Root})
 	checkSwitch(n.at("switch"), &a.Switch)
 	checkCanary(n.at("switch"), a)
 	if a.FPM != nil {
@@ -125,7 +125,7 @@ func checkRoot(n node, a *App) {
 
 // checkEnvFile reads the file now, so that a bad line is told now, unless where
 // it is depends on a release. It returns what is to be given to Expand.
-func checkEnvFile(n node, written string, known map[string]string) string {
+func checkEnvFile(n node, written string, read func(string) (map[string]string, error), known map[string]string) string {
 	if written == "" {
 		return ""
 	}
@@ -140,7 +140,7 @@ func checkEnvFile(n node, written string, known map[string]string) string {
 		n.wrong("must be an absolute path, is %q", short(path))
 		return written
 	}
-	_, err = EnvFile(path)
+	_, err = read(path)
 	var bad *Problems
 	if !errors.As(err, &bad) {
 		return escaped(path)

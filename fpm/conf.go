@@ -44,6 +44,7 @@ type Pool struct {
 	// change them.
 	INI     map[string]string
 	Env     map[string]string // all that PHP sees of an environment, and the master's too
+	Theirs  map[string]bool   // names in Env that who deploys has chosen: not the master's, if that is root
 	Include []string          // files of the user's own with more directives of a pool
 }
 
@@ -237,7 +238,7 @@ func (r rendering) env(string) ([]string, error) {
 		if !envName.MatchString(name) {
 			return nil, fmt.Errorf("environment variable %q: PHP-FPM does not take such a name", name)
 		}
-		value := "$" + name
+		value := "$" + r.called(name)
 		if r.literal || name == scanDir {
 			var err error
 			if value, err = quote(env[name]); err != nil {
@@ -267,13 +268,29 @@ func (r rendering) environment() map[string]string {
 
 // master is the environment of the master.
 func (r rendering) master(dir string) []string {
-	env := r.environment()
+	env := map[string]string{}
+	for name, value := range r.environment() {
+		env[r.called(name)] = value
+	}
 	env[scanDir] += ":" + filepath.Join(dir, iniDir) // an empty part is where PHP looks by itself
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		all = append(all, name+"="+env[name])
 	}
 	return all
+}
+
+// aside is before a name under which nothing but the lines of fpm.conf looks.
+const aside = "SUPERD_ENV_"
+
+// called is what the master has a variable under. It is root where superd is, and obeys
+// LD_PRELOAD, PHPRC and their like: the names that who deploys has chosen are their own
+// only in the workers, who have given those rights up.
+func (r rendering) called(name string) string {
+	if os.Geteuid() == 0 && r.pool.Theirs[name] {
+		return aside + name
+	}
+	return name
 }
 
 // values are the settings of PHP, and those that pin the release.

@@ -21,7 +21,12 @@ func (t *Tree) prune(ctx context.Context, from, to Generation) error {
 	if t.terms().KeepReleases <= 0 {
 		return nil
 	}
-	dirs, err := t.list()
+	releases, err := t.open() // what is deleted is in this directory, whatever its name leads to meanwhile
+	if err != nil {
+		return fmt.Errorf("prune releases: %w", err)
+	}
+	defer releases.Close() //nolint:errcheck // nothing is written to it
+	dirs, err := listIn(releases)
 	if err != nil {
 		return fmt.Errorf("prune releases: %w", err)
 	}
@@ -32,11 +37,11 @@ func (t *Tree) prune(ctx context.Context, from, to Generation) error {
 	older := false
 	for _, d := range dirs {
 		if older && !keep[d.Name()] {
-			err = errors.Join(err, t.discard(d.Name()))
+			err = errors.Join(err, discard(releases, d.Name()))
 		}
 		older = older || d.Name() == to.Release
 	}
-	return errors.Join(err, t.emptyTrash(ctx))
+	return errors.Join(err, emptyTrash(ctx, releases))
 }
 
 // keep is the names of the releases that must stay.
@@ -76,28 +81,31 @@ func (t *Tree) keep(ctx context.Context, dirs []fs.FileInfo, from, to Generation
 
 // discard takes a release out of sight in one step, so that what is left of it after
 // a crash is not taken for a release.
-func (t *Tree) discard(name string) error {
-	path := filepath.Join(t.releases(), name)
+func discard(releases *os.File, name string) error {
+	in := int(releases.Fd())
 	for n := range 100 {
-		err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD,
-			filepath.Join(t.releases(), fmt.Sprintf("%s%s.%d", trash, name, n)), unix.RENAME_NOREPLACE)
+		err := unix.Renameat2(in, name, in, fmt.Sprintf("%s%s.%d", trash, name, n), unix.RENAME_NOREPLACE)
 		if !errors.Is(err, unix.EEXIST) {
-			return linkError("discard", path, err)
+			return linkError("discard", filepath.Join(releases.Name(), name), err)
 		}
 	}
-	return fmt.Errorf("discard %s: too much of that name is in the trash already", path)
+	return fmt.Errorf("discard %s: too much of that name is in the trash already", filepath.Join(releases.Name(), name))
 }
 
-// emptyTrash deletes what was discarded, now or before a crash. RemoveAll does not
-// follow links.
-func (t *Tree) emptyTrash(ctx context.Context) error {
-	entries, err := os.ReadDir(t.releases())
+// emptyTrash deletes what was discarded, now or before a crash. It follows no link.
+func emptyTrash(ctx context.Context, releases *os.File) error {
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", releases.Fd()))
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // nothing is written to it
+	entries, err := fs.ReadDir(root.FS(), ".")
 	for _, e := range entries {
 		if ctx.Err() != nil {
 			return errors.Join(err, context.Cause(ctx))
 		}
 		if strings.HasPrefix(e.Name(), trash) {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(t.releases(), e.Name())))
+			err = errors.Join(err, root.RemoveAll(e.Name()))
 		}
 	}
 	return err

@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"superd/release/beneath"
 )
 
 // Tree is the disk of an app: the directory of its releases, the link current, its
@@ -147,9 +149,9 @@ func (t *Tree) Resolve(name string) (Generation, error) {
 	if err != nil {
 		return Generation{}, fmt.Errorf("release %q: %w", name, err)
 	}
-	base, err := filepath.EvalSymlinks(t.releases())
+	base, err := t.base()
 	if err != nil {
-		return Generation{}, fmt.Errorf("find releases: %w", err)
+		return Generation{}, err
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Join(base, entry))
 	if err != nil {
@@ -158,10 +160,11 @@ func (t *Tree) Resolve(name string) (Generation, error) {
 	if filepath.Dir(dir) != base || strings.HasPrefix(filepath.Base(dir), ".") {
 		return Generation{}, fmt.Errorf("release %q leads to %s, which is not a release in %s", name, dir, base)
 	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return Generation{}, errors.Join(fmt.Errorf("release %q is not a directory", name), err)
+	d, err := beneath.OpenDir(base, dir)
+	if err != nil {
+		return Generation{}, fmt.Errorf("release %q is not a directory: %w", name, err)
 	}
-	return Generation{Release: filepath.Base(dir), Dir: dir}, nil
+	return Generation{Release: filepath.Base(dir), Dir: dir}, d.Close()
 }
 
 // entry is the name of the directory entry that name stands for.
@@ -192,9 +195,39 @@ func (t *Tree) entry(name string) (string, error) {
 	return name, nil
 }
 
+// open opens the directory of the releases. Who deploys may have put a link in its
+// place: one that leads out of the root of the app is not followed, lest superd switch
+// to, tell of, or delete what is somebody else's.
+func (t *Tree) open() (*os.File, error) {
+	d, err := beneath.OpenDir(t.Root, t.releases())
+	if err != nil {
+		return nil, fmt.Errorf("open releases: %w", err)
+	}
+	return d, nil
+}
+
+// base is the real path of that directory.
+func (t *Tree) base() (string, error) {
+	d, err := t.open()
+	if err != nil {
+		return "", err
+	}
+	base, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", d.Fd()))
+	return base, errors.Join(err, d.Close())
+}
+
 // list is the directories of the releases, the last changed first.
 func (t *Tree) list() ([]fs.FileInfo, error) {
-	entries, err := os.ReadDir(t.releases())
+	d, err := t.open()
+	if err != nil {
+		return nil, err
+	}
+	dirs, err := listIn(d)
+	return dirs, errors.Join(err, d.Close())
+}
+
+func listIn(releases *os.File) ([]fs.FileInfo, error) {
+	entries, err := releases.ReadDir(-1)
 	if err != nil {
 		return nil, err
 	}

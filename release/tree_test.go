@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"superd/release/beneath"
 )
 
 // newTree makes releases, the last named changed last, and a link to the first.
@@ -520,6 +522,49 @@ func TestPruneStaysInside(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(outside, "uploads")); err != nil {
 		t.Error(err)
+	}
+}
+
+// Who deploys owns the root of the app and puts a link to everybody's homes in the place
+// of the releases: nothing there is a release, is listed, or is deleted as an old one.
+// What root has linked there, another disk, say, is used as before.
+func TestReleasesLeadOut(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give links to others")
+	}
+	tree := newTree(t, "r1", "r2", "r3")
+	homes, err := filepath.EvalSymlinks(t.TempDir())
+	must(t, err)
+	for _, name := range []string{"alice", "bob", "carol"} {
+		must(t, os.MkdirAll(filepath.Join(homes, name, "mail"), 0o700))
+	}
+	must(t, os.Rename(tree.releases(), tree.releases()+".own"))
+	must(t, os.Symlink(homes, tree.releases()))
+	tree.KeepReleases = 1
+	from, to := Generation{1, "bob", filepath.Join(homes, "bob")}, Generation{2, "carol", filepath.Join(homes, "carol")}
+	all := func() string {
+		entries, err := os.ReadDir(homes)
+		must(t, err)
+		return fmt.Sprint(entries)
+	}
+	before := all()
+
+	must(t, os.Lchown(tree.releases(), 12345, 12345))
+	if g, err := tree.Resolve("alice"); !errors.Is(err, beneath.ErrOutside) {
+		t.Errorf("a home is the release %+v: %v", g, err)
+	}
+	if g, err := tree.Resolve("latest"); !errors.Is(err, beneath.ErrOutside) {
+		t.Errorf("the latest release is %+v: %v", g, err)
+	}
+	if err := tree.Finish(t.Context(), from, to); !errors.Is(err, beneath.ErrOutside) {
+		t.Errorf("pruned: %v", err)
+	}
+	if now := all(); now != before {
+		t.Errorf("there were %s, and are %s", before, now)
+	}
+	must(t, os.Lchown(tree.releases(), 0, 0))
+	if g, err := tree.Resolve("alice"); err != nil || g.Dir != filepath.Join(homes, "alice") {
+		t.Errorf("behind a link of root's: %+v, %v", g, err)
 	}
 }
 

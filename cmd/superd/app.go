@@ -225,6 +225,10 @@ func (a *app) fpmPool(g release.Generation) (fpm.Pool, error) {
 	if err != nil {
 		return fpm.Pool{}, err
 	}
+	theirs, err := a.around.theirs(v)
+	if err != nil {
+		return fpm.Pool{}, fmt.Errorf("env_file: %w", err)
+	}
 	include, err := expandAll(f.Include, v)
 	if err != nil {
 		return fpm.Pool{}, fmt.Errorf("include: %w", err)
@@ -233,7 +237,7 @@ func (a *app) fpmPool(g release.Generation) (fpm.Pool, error) {
 		Binary: f.Binary, Args: f.Args, User: f.User, Group: f.Group, DocumentRoot: f.DocumentRoot, Pin: f.Pin,
 		PM: f.PM, MaxChildren: f.MaxChildren, StartServers: f.StartServers, MinSpareServers: f.MinSpareServers, MaxSpareServers: f.MaxSpareServers,
 		MaxRequests: f.MaxRequests, RequestTerminateTimeout: f.RequestTerminateTimeout, SlowlogTimeout: f.SlowlogTimeout,
-		DrainTimeout: f.DrainTimeout, INI: f.INI, Env: env, Include: include,
+		DrainTimeout: f.DrainTimeout, INI: f.INI, Env: env, Theirs: theirs, Include: include,
 	}, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"superd/config"
 	"superd/release"
+	"superd/release/beneath"
 	"superd/supervisor"
 )
 
@@ -71,6 +72,27 @@ func (s surroundings) vars(g release.Generation, slot int) (config.Vars, error) 
 	return v, nil
 }
 
+// theirs are the names of g's environment that who deploys has chosen: those of an
+// env_file that is his to write, unless the configuration says better.
+func (s surroundings) theirs(v config.Vars) (map[string]bool, error) {
+	app := s.app()
+	path, err := config.Expand(app.EnvFile, v)
+	if err != nil || path == "" || !beneath.Holds(app.Root, path) {
+		return nil, err
+	}
+	file, err := s.envFile(v)
+	if err != nil {
+		return nil, err
+	}
+	theirs := map[string]bool{}
+	for name := range file {
+		if _, ours := app.Env[name]; !ours && !strings.HasPrefix(name, "SUPERD_") {
+			theirs[name] = true
+		}
+	}
+	return theirs, nil
+}
+
 func (s surroundings) envFile(v config.Vars) (map[string]string, error) {
 	if s.app().EnvFile == "" {
 		return nil, nil //nolint:nilnil // no file, no variables
@@ -79,7 +101,7 @@ func (s surroundings) envFile(v config.Vars) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("env_file: %w", err)
 	}
-	return config.EnvFile(path)
+	return s.app().ReadEnvFile(path)
 }
 
 // env is the whole environment of a process: nothing is inherited but PATH and the

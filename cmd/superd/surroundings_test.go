@@ -139,3 +139,27 @@ func TestJournalFieldNames(t *testing.T) {
 		t.Errorf("an error has priority %d", p)
 	}
 }
+
+// Which variables are the deploy user's: those of an env_file below the app's root, which
+// he writes, unless the configuration says better.
+func TestTheirs(t *testing.T) {
+	root := t.TempDir()
+	inside, outside := filepath.Join(root, ".env"), filepath.Join(t.TempDir(), "env")
+	for _, file := range []string{inside, outside} {
+		if err := os.WriteFile(file, []byte("LD_PRELOAD=x\nPATH=/evil\nBOTH=file\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, want := range map[string]map[string]bool{inside: {"LD_PRELOAD": true, "PATH": true}, outside: nil, "": nil} {
+		app := &config.App{Name: "shop", Root: root, EnvFile: file, Env: map[string]string{"BOTH": "app"}}
+		s := newSurroundings(func() *config.App { return app })
+		v, err := s.vars(g7, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := s.theirs(v)
+		if diff := cmp.Diff(want, theirs); err != nil || diff != "" {
+			t.Errorf("%s: %v %s", file, err, diff)
+		}
+	}
+}

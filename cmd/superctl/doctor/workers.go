@@ -319,6 +319,6 @@ func variable(app *config.App, w *config.Worker, name string) (value string, fix
 	if err != nil {
 		return "", false, err
 	}
-	env, err := config.EnvFile(path)
+	env, err := app.ReadEnvFile(path)
 	return env[name], true, err
 }
