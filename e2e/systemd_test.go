@@ -30,14 +30,21 @@ min_healthy_time = "100ms"
 watch = "1s"
 `
 
-// The shipped unit under a real systemd: what each line of it is for.
-func TestUnit(t *testing.T) {
+// newUnit is a machine with superd installed as a package does it, and not started.
+func newUnit(t *testing.T, config string) *machine {
+	t.Helper()
 	m := newMachine(t)
 	m.installFile("/usr/bin/superd", "../bin/superd", 0o755)
 	m.installFile("/usr/bin/superctl", "../bin/superctl", 0o755)
 	m.installFile("/usr/lib/superd/superd-keeper", "../bin/superd-keeper", 0o755)
 	m.installFile("/usr/lib/systemd/system/superd.service", "../packaging/systemd/superd.service", 0o644)
-	m.install("/etc/superd/superd.toml", []byte(systemdConfig), 0o644)
+	m.install("/etc/superd/superd.toml", []byte(config), 0o644)
+	return m
+}
+
+// The shipped unit under a real systemd: what each line of it is for.
+func TestUnit(t *testing.T) {
+	m := newUnit(t, systemdConfig)
 	m.install("/srv/shop/releases/r1/public/index.php", []byte("<?php echo 'r1';"), 0o644)
 	m.install("/srv/shop/releases/r2/public/index.php", []byte("<?php echo 'r2';"), 0o644)
 	m.start()

@@ -264,6 +264,12 @@ func (s *server) forward(ctx context.Context) error {
 	if live == nil || live == s {
 		return nil
 	}
+	if s.owner.isParked() {
+		if pending, err := s.web.Pending(); err != nil || pending {
+			return errors.Join(errors.New("connections that had come before superd was to start again are cut"), err)
+		}
+		return nil
+	}
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.owner.drain(), // superd's end waits for the answers
 		fmt.Errorf("took longer than %s", s.owner.drain()))
 	defer cancel()

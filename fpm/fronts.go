@@ -275,6 +275,11 @@ func (f *Fronts) Share(ctx context.Context, g release.Generation, part float64) 
 
 // Stop is Web.Stop at every address, at the same time.
 func (f *Fronts) Stop(ctx context.Context) error {
+	return f.together(ctx, func(one *front) error { return one.Stop(ctx) })
+}
+
+// together does it at every address at the same time.
+func (f *Fronts) together(ctx context.Context, do func(*front) error) error {
 	done, err := f.take(ctx)
 	if err != nil {
 		return err
@@ -284,7 +289,7 @@ func (f *Fronts) Stop(ctx context.Context) error {
 	errs := make([]error, len(all))
 	var stopping sync.WaitGroup
 	for i, one := range all {
-		stopping.Go(func() { errs[i] = one.Stop(ctx) })
+		stopping.Go(func() { errs[i] = do(one) })
 	}
 	stopping.Wait()
 	return errors.Join(errs...)

@@ -260,6 +260,9 @@ func (w *Web) resume() error {
 	s.status = inherit(at.statusSocket(), status)
 	if at.Address == "" {
 		s.web = inherit(at.socket(), own)
+		if err := s.web.limit(w.backlog()); err != nil { // see Park
+			w.o.Log.Warn("the backlog is not what is configured", "listener", s.web.path, "error", err)
+		}
 	} else {
 		s.private = inherit(at.socket(), own)
 		if s.web, err = w.port(at.Address).claim(at.Seat); err != nil {

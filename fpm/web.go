@@ -88,6 +88,7 @@ type Web struct {
 	servers []*server // the oldest first
 	live    *server   // what the public path leads to
 	shared  *sharing  // nil: to that alone
+	parked  bool      // see Park
 	ports   map[string]*port
 }
 
@@ -344,7 +345,11 @@ func (w *Web) Stop(ctx context.Context) error {
 		return fmt.Errorf("stop %s: %w", w.name(), err)
 	}
 	defer done()
-	all := w.all()
+	return w.stop(ctx, w.all())
+}
+
+// stop is Stop, with the turn held.
+func (w *Web) stop(ctx context.Context, all []*server) error {
 	if err := w.unpublish(); err != nil {
 		w.tell(Note, release.Generation{}, err, nil)
 	}
@@ -356,12 +361,8 @@ func (w *Web) Stop(ctx context.Context) error {
 		}
 	}
 	for _, s := range all {
-		select {
-		case <-s.left:
-		case <-w.ending:
-			return fmt.Errorf("stop %s: %w", w.name(), errEnding)
-		case <-ctx.Done():
-			return fmt.Errorf("stop %s: %w", w.name(), context.Cause(ctx))
+		if err := w.awaitEnd(ctx, s.left); err != nil {
+			return fmt.Errorf("stop %s: %w", w.name(), err)
 		}
 	}
 	return nil

@@ -375,17 +375,32 @@ func (a *app) runSwitches(ctx context.Context) error {
 }
 
 // stop ends everything of the app: no new request gets in, those that are in are
-// answered, workers finish their jobs.
-func (a *app) stop(ctx context.Context) {
+// answered, workers finish their jobs. If superd is about to start again, who comes
+// meanwhile waits for it.
+func (a *app) stop(ctx context.Context, again bool) {
 	var web error
 	var stopping sync.WaitGroup
 	if a.fpm != nil {
-		stopping.Go(func() { web = a.fpm.Stop(ctx) })
+		end := a.fpm.Stop
+		if again {
+			end = a.fpm.Park
+		}
+		stopping.Go(func() { web = end(ctx) })
 	}
+	a.stopWork(ctx)
+	stopping.Wait()
+	if web != nil {
+		a.daemon.log.Error("stopping the app did not go well", "app", a.name, "error", web)
+	}
+}
+
+// stopWork ends everything of the app but PHP-FPM.
+func (a *app) stopWork(ctx context.Context) {
+	var stopping sync.WaitGroup
 	stopping.Go(func() { a.hooks.wait(ctx) })
 	err := a.fleet.StopAll(ctx)
 	stopping.Wait()
-	if err = errors.Join(err, web); err != nil {
+	if err != nil {
 		a.daemon.log.Error("stopping the app did not go well", "app", a.name, "error", err)
 	}
 }

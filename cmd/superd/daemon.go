@@ -238,11 +238,7 @@ func (d *daemon) stopAll(turn context.Context) {
 	ctx := context.WithoutCancel(turn)
 	d.event(control.Event{Kind: "superd.stopping", PID: os.Getpid()})
 	d.tellSystemd(stoppingLine(d.allApps()))
-	var apps sync.WaitGroup
-	for _, a := range d.allApps() {
-		apps.Go(func() { a.stop(ctx) })
-	}
-	apps.Wait()
+	d.stopApps(ctx, d.startsAgain(ctx))
 }
 
 func (d *daemon) close() error {

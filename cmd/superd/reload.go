@@ -470,7 +470,7 @@ func (d *daemon) removeApp(a *app) {
 	a.leaving.Store(true)
 	d.work.Add(a.name+": leaving", func(ctx context.Context) error {
 		a.switches.Stop()
-		a.stop(ctx)
+		a.stop(ctx, false)
 		if ctx.Err() != nil {
 			return nil // superd ends, and with it what is left
 		}

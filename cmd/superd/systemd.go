@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"time"
@@ -33,6 +34,8 @@ func systemdKnows() int {
 	}
 	return os.Getppid()
 }
+
+func underSystemd() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
 func notifySystemd(socket string, sender int, lines string) error {
 	if socket == "" {
@@ -72,28 +75,29 @@ func reloadingLine() string {
 }
 
 // stoppingLine asks for as much time as the slowest process may take, whatever
-// TimeoutStopSec= says.
+// TimeoutStopSec= says. Before a restart PHP-FPM ends after the work: the two times add.
 func stoppingLine(apps []*app) string {
 	longest := time.Duration(0)
 	for _, a := range apps {
 		longest = max(longest, slowest(a.cfg()))
 	}
 	const spare = 20 * time.Second // the keeper ends what is left
-	if longest > 365*24*time.Hour {
-		longest = 365 * 24 * time.Hour // systemd adds it to its clock
-	}
+	const most = 365 * 24 * time.Hour
 	return "STOPPING=1\nSTATUS=stopping; requests and jobs finish first\nEXTEND_TIMEOUT_USEC=" +
-		strconv.FormatInt((longest+spare).Microseconds(), 10)
+		strconv.FormatInt((min(longest, most)+spare).Microseconds(), 10) // systemd adds it to its clock
 }
 
 // slowest is how long a stop of an app may take.
 func slowest(a *config.App) time.Duration {
-	longest := time.Duration(0)
+	var work, web time.Duration
 	if a.FPM != nil {
-		longest = a.FPM.DrainTimeout
+		web = a.FPM.DrainTimeout
 	}
 	for _, w := range a.Workers {
-		longest = max(longest, w.StopTimeout)
+		work = max(work, w.StopTimeout)
 	}
-	return longest
+	if most := time.Duration(math.MaxInt64) - web; work > most {
+		return most
+	}
+	return work + web
 }

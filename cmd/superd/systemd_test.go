@@ -1,12 +1,16 @@
 package main
 
 import (
+	"math"
 	"net"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"superd/config"
 )
 
 // superd speaks in the name of the process that systemd has started, or systemd does not
@@ -62,5 +66,42 @@ func TestSystemdIsNotThere(t *testing.T) {
 func TestReloadingTellsTheTime(t *testing.T) {
 	if line := reloadingLine(); !strings.HasPrefix(line, "RELOADING=1\nMONOTONIC_USEC=") || strings.HasSuffix(line, "=0") {
 		t.Errorf("%q", line)
+	}
+}
+
+func TestWhatIsARestart(t *testing.T) {
+	for _, c := range []struct {
+		job, policy string
+		kept        uint32
+		want        bool
+	}{
+		{"restart", "always", 8192, true},
+		{"try-restart", "no", 1, true},
+		{"restart", "always", 0, false}, // nobody keeps the sockets
+		{"stop", "always", 8192, false},
+		{"", "always", 8192, true}, // a signal by hand: the policy brings it back
+		{"", "on-failure", 8192, false},
+		{"something new", "always", 8192, false},
+	} {
+		if got := isRestart(c.job, c.policy, c.kept); got != c.want {
+			t.Errorf("job %q, Restart=%s, %d kept: %v", c.job, c.policy, c.kept, got)
+		}
+	}
+}
+
+// Nothing of a stop may be cut short by systemd, however long it may take.
+func TestStoppingAsksForTime(t *testing.T) {
+	for _, c := range []struct {
+		drain, stop time.Duration
+		want        string
+	}{
+		{30 * time.Second, 5 * time.Minute, "EXTEND_TIMEOUT_USEC=350000000"},
+		{30 * time.Second, math.MaxInt64, "EXTEND_TIMEOUT_USEC=31536020000000"},
+	} {
+		a := &app{}
+		a.conf.Store(&config.App{FPM: &config.FPM{DrainTimeout: c.drain}, Workers: []config.Worker{{StopTimeout: time.Second}, {StopTimeout: c.stop}}})
+		if line := stoppingLine([]*app{a}); !strings.HasSuffix(line, c.want) {
+			t.Errorf("%+v: %q", c, line)
+		}
 	}
 }

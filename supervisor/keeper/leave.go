@@ -17,6 +17,7 @@ type departure struct {
 	asked  int       // PID of the superd that asked for it, or 0
 	spare  time.Time // until then it may leave by itself
 	report time.Time // when to say again who is holding things up
+	empty  time.Time // since when nothing is left
 }
 
 const (
@@ -73,7 +74,29 @@ func (k *Keeper) leave(now time.Time) (code int, gone bool) {
 	if now.After(d.report) {
 		d.report = now.Add(tellInterval)
 	}
-	return d.code, left == 0
+	return d.code, left == 0 && k.bequeath(now)
+}
+
+// bequeathTime is how long systemd may take to hear what it is to keep.
+const bequeathTime = 5 * time.Second
+
+// bequeath leaves with systemd what is held, and none of the children, which have ended:
+// on a restart systemd gives it to the next keeper, after a stop it lets it go. It tells
+// whether that is done, or cannot be done.
+func (k *Keeper) bequeath(now time.Time) bool {
+	d := k.leaving
+	if d.empty.IsZero() {
+		d.empty = now
+	}
+	for len(k.table.children) > 0 {
+		c := k.table.children[0]
+		k.store.forget(c.storedNames()...)
+		k.table.forget(c)
+	}
+	if k.store.fd < 0 || k.storeSome() {
+		return true
+	}
+	return now.Sub(d.empty) > bequeathTime
 }
 
 // kill ends exactly this process: not one that has got its PID since.

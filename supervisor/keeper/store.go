@@ -14,8 +14,9 @@ import (
 // Under systemd everything that the keeper holds lies in the service manager's store of
 // descriptors too (sd_notify(3), FDSTORE=1), with the table in a memfd beside it. A
 // keeper that was killed is followed by one that gets all of it back by LISTEN_FDS and
-// goes on: children, their output, listening sockets. Without systemd nobody keeps
-// anything, and the next superd ends what is left.
+// goes on: children, their output, listening sockets. One that was restarted is followed
+// by one that gets what was held. Without systemd nobody keeps anything, and the next
+// superd ends what is left.
 //
 // Nothing waits for systemd: what it does not take now is offered again.
 
@@ -323,7 +324,7 @@ func (k *Keeper) takeTable(b []byte, named map[string]int) error {
 			k.table.held = append(k.table.held, h)
 		}
 	}
-	say("a keeper of version " + before + " was lost; " + itoa(k.table.living()) + " children are taken over")
+	say("a keeper of version " + before + " has left " + itoa(k.table.living()) + " children, which are taken over, and " + itoa(len(k.table.held)) + " descriptors")
 	return nil
 }
 

@@ -284,3 +284,41 @@ func TestOrphanThatNobodyReaps(t *testing.T) {
 	}
 	m.reap(ch.PID)
 }
+
+// An end that was meant ends the children; what is held stays with the service manager,
+// which gives it to the next keeper if there is to be one.
+func TestEndLeavesWhatIsHeld(t *testing.T) {
+	m := newManager(t)
+	k := m.start(t.TempDir())
+	c := dial(t, k)
+	lives := spawn(t, c, shell("lives", "exec sleep 1000"))
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Put("held", read); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Shutdown(0); err != nil { // at once: that all of it is stored is for the keeper to see to
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	select {
+	case <-k.Gone():
+	case <-time.After(patience):
+		t.Fatalf("the keeper does not leave\n%s", k.Said())
+	}
+	eventually(t, "the child is not kept", func() bool { return m.stored(m.ofChild(lives)) == 0 })
+	if m.stored("superd-h") != 1 || m.stored("superd-state") != 1 {
+		t.Errorf("stored: %v", m.names)
+	}
+	next := m.start(t.TempDir())
+	d := dial(t, next)
+	if len(d.Children()) != 0 || d.Held()["held"] == nil {
+		t.Fatalf("the next superd finds %v and %v\n%s", d.Children(), d.Held(), next.Said())
+	}
+	_, _ = io.WriteString(write, "x")
+	if n, err := d.Held()["held"].Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("what is held is another thing: %v", err)
+	}
+}

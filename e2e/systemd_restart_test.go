@@ -1,0 +1,146 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"superd/e2e/load"
+	"superd/e2e/shop"
+)
+
+const restartConfig = `
+[app.shop]
+root = "/srv/shop"
+user = "www-data"
+[app.shop.fpm]
+binary = "/usr/sbin/php-fpm8.2"
+listen = "/run/superd/shop.sock"
+drain_timeout = "30s"
+pm = "static"
+max_children = 24
+[app.shop.worker.jobs]
+command = ["php8.2", "/srv/job.php"]
+processes = 2
+stop_timeout = "5m"
+min_healthy_time = "100ms"
+[app.shop.switch]
+watch = "1s"
+`
+
+// job is a worker whose jobs take four seconds. It ends between two of them.
+const job = `<?php
+pcntl_async_signals(true);
+$stop = false;
+pcntl_signal(SIGTERM, function () use (&$stop) { $stop = true; });
+while (!$stop) {
+    file_put_contents('/srv/ledger', "begin\n", FILE_APPEND);
+    for ($until = microtime(true) + 4; microtime(true) < $until;) { usleep(10000); }
+    file_put_contents('/srv/ledger', "end\n", FILE_APPEND);
+}
+`
+
+// front is an nginx of the machine in front of the shop.
+const front = `
+user www-data;
+worker_processes 2;
+pid /run/front.pid;
+error_log stderr warn;
+events { worker_connections 8192; }
+http {
+	access_log off;
+	server {
+		listen %s backlog=4096;
+		location / {
+			fastcgi_pass unix:/run/superd/shop.sock;
+			include /etc/nginx/fastcgi_params;
+			fastcgi_param SCRIPT_FILENAME /srv/shop/current/public/index.php;
+			fastcgi_param DOCUMENT_ROOT /srv/shop/current/public;
+			fastcgi_param SCRIPT_NAME /index.php;
+		}
+	}
+}
+`
+
+// newShopUnit is such a machine with the shop in it, released as r1, and nginx in front.
+// It tells where that listens.
+func newShopUnit(t *testing.T, config string) (*machine, string) {
+	t.Helper()
+	m := newUnit(t, config)
+	s, err := shop.New(filepath.Join(m.dir, "up", "srv", "shop"), 33, 33)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []string{"r1", "r2"} {
+		if err := s.Add(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close() // to be nginx's: the machine has our network
+	m.install("/etc/nginx/front.conf", fmt.Appendf(nil, front, address), 0o644)
+	m.install("/srv/job.php", []byte(job), 0o644)
+	m.install("/srv/ledger", nil, 0o666)
+	m.start()
+	m.active()
+	m.must("chmod", "666", "/srv/ledger")
+	m.must("superctl", "switch", "r1")
+	m.must("systemd-run", "--unit=front", "--property=TimeoutStopSec=1", "nginx", "-c", "/etc/nginx/front.conf", "-g", "daemon off;")
+	eventually(t, 30*time.Second, "nginx is there", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	return m, "http://" + address
+}
+
+// jobs are how many were begun and how many ended.
+func (m *machine) jobs() (begun, ended int) {
+	text := m.must("cat", "/srv/ledger")
+	return strings.Count(text, "begin"), strings.Count(text, "end")
+}
+
+// `systemctl restart superd` under load: who is in is answered, who comes waits, and jobs
+// are finished, although they take longer than systemd would wait by itself.
+func TestUnitRestart(t *testing.T) {
+	m, url := newShopUnit(t, restartConfig)
+	m.must("mkdir", "-p", "/etc/systemd/system/superd.service.d")
+	m.must("bash", "-c", `printf '[Service]\nTimeoutStopSec=1\n' >/etc/systemd/system/superd.service.d/short.conf`)
+	m.must("systemctl", "daemon-reload")
+	run := load.Start(load.Plan{URL: url, Rate: 100})
+	const restarts = 3
+	for range restarts {
+		old := m.show("MainPID")
+		begun := time.Now()
+		m.must("systemctl", "restart", "superd")
+		t.Logf("systemctl restart took %s", time.Since(begun).Round(time.Millisecond))
+		m.follow(old)
+		if r := m.show("Result"); r != "success" {
+			t.Errorf("the end of the one before: %q", r)
+		}
+		if begun, ended := m.jobs(); begun-ended > 2 {
+			t.Errorf("%d jobs were begun and %d ended: more than the two workers of now are at", begun, ended)
+		}
+		eventually(t, 30*time.Second, "it serves again", func() bool { status, _ := m.run("superctl", "status"); return strings.Contains(status, "r1") })
+		if n := len(m.fleet()); n != 3 {
+			t.Errorf("there are %d processes of PHP, not a master and two workers: %v", n, m.fleet())
+		}
+	}
+	time.Sleep(time.Second)
+	unharmed(t, run.Stop())
+	m.must("systemctl", "stop", "superd")
+	if begun, ended := m.jobs(); begun != ended || begun < 2*restarts {
+		t.Errorf("%d jobs were begun and %d ended", begun, ended)
+	}
+}
