@@ -302,6 +302,9 @@ func (c *Child) tend() {
 		killed := c.killed && e.Status.Signaled() && e.Status.Signal() == unix.SIGKILL
 		c.mu.Unlock()
 		c.exit = Exit{Status: e.Status, Failure: e.Failure, At: e.At, Ran: max(0, e.At.Sub(c.proc.Born)), Killed: killed}
+		if e.Failure == "" {
+			c.exit.OOM = c.children.shortage.part(c, e.Status, e.At, killed)
+		}
 		close(c.exited)
 	case <-c.children.stopped:
 		cancel()
@@ -316,6 +319,7 @@ type Exit struct {
 	At      time.Time
 	Ran     time.Duration
 	Killed  bool // superd killed it
+	OOM     OOM  // the part that want of memory had in it
 }
 
 // Code is the exit code, -1 after a signal or a failure to start.
@@ -326,9 +330,17 @@ func (e Exit) Code() int {
 	return e.Status.ExitStatus()
 }
 
-// String is how a person is told: "exit 255 after 300ms", "signal SIGKILL after 2s".
+// String is how a person is told: "exit 255 after 300ms", "signal SIGKILL after 2s",
+// "out of memory: killed by the kernel after 2s".
 func (e Exit) String() string {
 	ran := e.Ran.Round(time.Millisecond)
+	if e.OOM == OOMKill {
+		return fmt.Sprintf("out of memory: killed by the kernel after %s", ran)
+	}
+	return e.manner(ran) + e.OOM.remark()
+}
+
+func (e Exit) manner(ran time.Duration) string {
 	switch {
 	case e.Failure != "":
 		return e.Failure

@@ -48,6 +48,8 @@ type Children struct {
 	groups   *cgroup.Tree // nil: there are none
 	leafless atomic.Bool  // that a child got no leaf was told
 	littered chan struct{}
+	shortage *shortage
+	came     time.Time // when the fleet was claimed
 
 	starts  pace           // a ceiling over all starts
 	tending sync.WaitGroup // one goroutine per child, see Child.tend
@@ -83,6 +85,7 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 		stopped: make(chan struct{}), kids: map[string]*Child{}, early: map[string]client.Exit{}, held: keeper.Held(),
 		cleared: make(chan struct{}),
 		groups:  o.Groups, litter: map[string]*cgroup.Leaf{}, littered: make(chan struct{}, 1),
+		shortage: newShortage(o.Groups), came: time.Now(),
 	}
 	if err := c.own(ctx, o); err != nil {
 		return nil, errors.Join(err, keeper.Close())

@@ -81,7 +81,7 @@ func (h *house) open(t *testing.T) *fleet {
 	store := output.Open(output.Options{Dir: filepath.Join(h.dir, "log"), Log: log, Settings: h.settings})
 	var groups *cgroup.Tree
 	if h.base != "" {
-		if groups, err = cgroup.Open(h.base, "children", false); err != nil {
+		if groups, err = cgroup.Open(h.base, "children", true); err != nil {
 			t.Fatal(err)
 		}
 	}

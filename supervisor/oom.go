@@ -1,0 +1,182 @@
+package supervisor
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/supervisor/cgroup"
+)
+
+// A process that the kernel ends for want of memory dies of SIGKILL, as one that a person
+// has killed. Three witnesses tell them apart, the best first: the child's cgroup counts
+// such kills where the memory controller is in use; the kernel's log names the PID, which
+// can be told from a log that may be read and that counts PIDs as we do (not in a
+// container); and the kernel counts all such kills, which says only that it may be so.
+
+// An OOM is what is known of the part that want of memory had in an end.
+type OOM string
+
+// The parts that it can have.
+const (
+	NoOOM    OOM = ""
+	OOMKill  OOM = "killed"   // the kernel has ended the main process for it
+	OOMTree  OOM = "tree"     // the kernel has ended another process of the tree for it
+	OOMMaybe OOM = "possibly" // SIGKILL came from nobody here, and the kernel has killed for it just then
+)
+
+// remark is what is added to how a child has ended.
+func (o OOM) remark() string {
+	switch o {
+	case OOMTree:
+		return "; out of memory: the kernel had killed another of its processes"
+	case OOMMaybe:
+		return ", possibly out of memory: the kernel has killed for it just then"
+	case NoOOM, OOMKill:
+	}
+	return ""
+}
+
+// A shortage watches for kills for want of memory.
+type shortage struct {
+	groups *cgroup.Tree
+	log    string // the kernel's log, "" if its PIDs are not ours
+
+	mu    sync.Mutex
+	count int64
+	moved time.Time // when the count was seen to grow
+}
+
+// oomRecent is how long after the count was seen to grow a death may be due to that.
+const oomRecent = 10 * time.Second
+
+func newShortage(groups *cgroup.Tree) *shortage {
+	s := &shortage{groups: groups}
+	if ns, err := os.Readlink("/proc/self/ns/pid"); err == nil && ns == firstNamespace {
+		s.log = "/dev/kmsg"
+	}
+	s.count, _ = s.kills() // uncounted it stays 0
+	return s
+}
+
+// firstNamespace is the PID namespace that the kernel's log speaks of: PROC_PID_INIT_INO.
+const firstNamespace = "pid:[4026531836]"
+
+// kills is how often the kernel has killed for memory, where superd is or on the machine.
+func (s *shortage) kills() (int64, bool) {
+	if s.groups != nil {
+		if n, ok := s.groups.OOMKills(); ok {
+			return n, true
+		}
+	}
+	b, err := os.ReadFile("/proc/vmstat")
+	if err != nil {
+		return 0, false
+	}
+	_, after, ok := strings.Cut(string(b), "\noom_kill ")
+	if !ok {
+		return 0, false // before Linux 4.13
+	}
+	number, _, _ := strings.Cut(after, "\n")
+	n, err := strconv.ParseInt(number, 10, 64)
+	return n, err == nil
+}
+
+// recently tells whether the kernel has killed for memory a moment ago.
+func (s *shortage) recently() bool {
+	n, ok := s.kills()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ok && n > s.count {
+		s.count, s.moved = n, time.Now()
+	}
+	return time.Since(s.moved) < oomRecent
+}
+
+// part tells what part want of memory had in the end of a child. killed: superd has.
+func (s *shortage) part(c *Child, status syscall.WaitStatus, at time.Time, killed bool) OOM {
+	own := int64(0)
+	if c.leaf != nil {
+		own, _ = c.leaf.OOMKills() // uncounted it is 0
+	}
+	unexplained := !killed && status.Signaled() && status.Signal() == unix.SIGKILL
+	if own == 0 && !unexplained {
+		return NoOOM
+	}
+	recently := unexplained && at.After(c.children.came) && s.recently()
+	if unexplained && (own > 0 || recently) {
+		named, readable := s.named(c.proc.PID, c.proc.Start)
+		switch {
+		case named, !readable && own > 0:
+			return OOMKill
+		case !readable:
+			return OOMMaybe
+		}
+	}
+	if own > 0 {
+		return OOMTree
+	}
+	return NoOOM
+}
+
+// named tells whether the kernel's log says that it has ended that process for memory,
+// and whether the log can be read.
+func (s *shortage) named(pid int, start uint64) (is, readable bool) {
+	if s.log == "" {
+		return false, false
+	}
+	fd, err := unix.Open(s.log, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, false // takes root, or dmesg_restrict=0
+	}
+	defer func() { _ = unix.Close(fd) }() // it was only read
+	born := sinceBoot(start)
+	for record := make([]byte, 8192); ; { // one at a time, as /dev/kmsg gives them
+		n, err := unix.Read(fd, record)
+		switch {
+		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EINTR):
+			continue // overwritten meanwhile, or longer than there is room
+		case err != nil || n <= 0:
+			return false, errors.Is(err, unix.EAGAIN) || n == 0
+		}
+		if who, when, ok := victim(record[:n]); ok && who == pid && when >= born {
+			return true, true
+		}
+	}
+}
+
+// victim reads a record of the kernel's log: "3,512,7213456,-;Out of memory: Killed process
+// 4711 (php) total-vm:…", or "Memory cgroup out of memory: …". The third number is in
+// microseconds since boot.
+func victim(record []byte) (pid int, at time.Duration, ok bool) {
+	head, text, found := bytes.Cut(record, []byte(";"))
+	if f := bytes.Split(head, []byte(",")); found && len(f) >= 3 {
+		us, err := strconv.ParseInt(string(f[2]), 10, 64)
+		at, found = time.Duration(us)*time.Microsecond, err == nil
+	}
+	before, after, killed := bytes.Cut(text, []byte("Killed process "))
+	if !found || !killed || !bytes.Contains(bytes.ToLower(before), []byte("out of memory")) {
+		return 0, 0, false
+	}
+	number, _, _ := bytes.Cut(after, []byte(" "))
+	pid, err := strconv.Atoi(strings.TrimSuffix(string(number), ","))
+	return pid, at, err == nil
+}
+
+// sinceBoot is a start time of /proc/PID/stat by the clock of the kernel's log, which does
+// not go on while the machine sleeps. Ticks are of 10 ms, rounded down.
+func sinceBoot(ticks uint64) time.Duration {
+	var all, awake unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &all) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &awake) != nil {
+		return 0
+	}
+	slept := time.Duration(all.Nano() - awake.Nano())
+	return time.Duration(ticks)*10*time.Millisecond - slept - 100*time.Millisecond // the two clocks are not read in one instant
+}
