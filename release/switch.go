@@ -24,6 +24,7 @@ type Switch struct {
 	Progress  <-chan struct{}   // a sign of life of the running step: its limit starts anew
 	GoOn      <-chan struct{}   // a human says that a paused switch may try again
 	Stop      <-chan struct{}   // is closed when superd stops: lays the switch down for Resume
+	Helpless  func(error) bool  // tells whether a verb failed because superd is at its end; nil: never
 	Failpoint func(name string) // nil in production: see Failpoints
 }
 
@@ -292,15 +293,18 @@ func (s *Switch) undos() []step {
 func (s *Switch) finish(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	retire := s.within(ctx, s.Limits.Retire, on(s.Web.Retire, s.From))
+	if errors.Is(retire, ErrStopping) {
+		return ErrStopping
+	}
 	s.note("retire "+s.From.String(), retire)
 	s.hit(Committing, "retired")
 	finish := s.within(ctx, s.Limits.Finish, func(ctx context.Context) error {
 		return s.Files.Finish(ctx, s.From, s.To)
 	})
-	s.note("finish", finish)
-	if errors.Is(errors.Join(retire, finish), ErrStopping) {
+	if errors.Is(finish, ErrStopping) {
 		return ErrStopping
 	}
+	s.note("finish", finish)
 	s.hit(Committing, "after")
 	s.Live = s.To
 	s.end(ctx, Live)
@@ -356,7 +360,7 @@ func (s *Switch) giveBack(ctx context.Context) error {
 // rotate moves the workers. Ones that cannot start because their database is down do
 // not speak against their release.
 func (s *Switch) rotate(ctx context.Context) error {
-	err := s.Workers.Rotate(ctx, s.To)
+	err := s.blameless(s.Workers.Rotate(ctx, s.To))
 	if err == nil || ctx.Err() != nil || errors.Is(err, ErrStopping) {
 		return err
 	}
@@ -477,7 +481,7 @@ func (s *Switch) within(ctx context.Context, limit time.Duration, do verb) error
 			}
 		}
 	})
-	err := do(ctx)
+	err := s.blameless(do(ctx))
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
@@ -489,6 +493,15 @@ func (s *Switch) within(ctx context.Context, limit time.Duration, do verb) error
 		return cause
 	}
 	return fmt.Errorf("%w: %w", cause, err)
+}
+
+// blameless is err, as ErrStopping if superd is at its end: it may hear of that by a
+// verb that fails before Stop is closed.
+func (s *Switch) blameless(err error) error {
+	if err != nil && s.Helpless != nil && s.Helpless(err) && !errors.Is(err, ErrStopping) {
+		return fmt.Errorf("%w: %w", ErrStopping, err)
+	}
+	return err
 }
 
 func (s *Switch) note(what string, err error) {

@@ -667,6 +667,44 @@ func stopsIn(t *testing.T, verb string, bad bool) {
 
 func errOf(err error, _ bool) error { return err }
 
+// superd that has lost its keeper hears of that by a verb that fails. That is not the
+// release's fault, and no reason to go back or to wait for a person: the switch is laid
+// down where it is, and the next superd goes on with it.
+func TestHelplessSuperdLaysDown(t *testing.T) {
+	for _, bad := range []bool{false, true} {
+		for _, verb := range append(append(slices.Clone(forwardVerbs), undoVerbs...), "retire old", "finish new") {
+			for _, when := range []string{"before", "half", "after"} {
+				t.Run(fmt.Sprintf("%s %s bad %v", verb, when, bad), func(t *testing.T) { helplessIn(t, verb, when, bad) })
+			}
+		}
+	}
+}
+
+func helplessIn(t *testing.T, verb, when string, bad bool) {
+	tr := newTrial(t)
+	if bad && verb != "watch new" {
+		tr.troubles["watch new"] = trouble{"after", "fails"}
+	}
+	tr.troubles[verb] = trouble{when, "fails"}
+	tr.Helpless = func(err error) bool { return errors.Is(err, errTrouble) && tr.calls[len(tr.calls)-1] == verb }
+	err, _ := tr.end(tr.Run)
+	if !slices.Contains(tr.calls, verb) {
+		return // this switch does not come to it
+	}
+	last := tr.calls[len(tr.calls)-1]
+	if users := verb == "point old" && last == "promote old"; !errors.Is(err, ErrStopping) || last != verb && !users { // they come first
+		t.Fatalf("ended with %v, after %q", err, tr.calls)
+	}
+	if last := tr.memory.Last(); last.Verdict != "" || last.Waits != "" || last.Blame && !bad {
+		t.Fatalf("laid down as %+v", last)
+	}
+	tr.begin(tr.memory.Last())
+	tr.end(tr.Resume)
+	if err := tr.wholly(tr.Live); err != nil {
+		t.Error(err)
+	}
+}
+
 // The link and then users come first on the way back, for workers take their time;
 // the rest is undone latest first.
 func TestOrderOfTheWayBack(t *testing.T) {

@@ -47,6 +47,10 @@ type Options struct {
 	// all; 0: none. A rollback does without, and so does the way out of a degraded state.
 	CanaryShare float64
 
+	// Helpless tells whether something failed because superd itself is at its end, not
+	// the release: a switch is then laid down. nil: nothing does.
+	Helpless func(error) bool
+
 	Tell      func(Event)       // hears everything; may be called from several goroutines
 	Failpoint func(name string) // nil in production: see Failpoints
 	BootID    string            // of this life of the machine
@@ -155,7 +159,7 @@ func (s *Switcher) machine(r Record) *Switch {
 	s.mu.Unlock()
 	return &Switch{
 		Record: r, Parts: s.o.Parts, Journal: s.o.Journal, Limits: limits,
-		Progress: s.progress, Stop: s.stop, Failpoint: s.o.Failpoint, Tell: s.tell,
+		Progress: s.progress, Stop: s.stop, Helpless: s.o.Helpless, Failpoint: s.o.Failpoint, Tell: s.tell,
 	}
 }
 

@@ -236,6 +236,12 @@ var ErrSlotTaken = client.ErrSlotTaken
 // ErrStale is what Run answers when another superd wants the fleet.
 var ErrStale = client.ErrStale
 
+// LostKeeper tells whether err is that this superd commands no keeper any longer: it has
+// ended, or another superd has it. What failed for that is nobody's fault, and Run ends.
+func LostKeeper(err error) bool {
+	return errors.Is(err, client.ErrClosed) || errors.Is(err, client.ErrStale)
+}
+
 // Adopted are the children that were there when this superd came, those whose
 // exit nobody had acknowledged included. Each needs an owner.
 func (c *Children) Adopted() []*Child { return c.first }

@@ -129,6 +129,7 @@ func (a *app) newSwitcher(tree *release.Tree) error {
 		Limits:       a.limits(),
 		AutoRollback: a.cfg().Switch.AutoRollback,
 		CanaryShare:  a.cfg().Switch.CanaryShare / 100,
+		Helpless:     supervisor.LostKeeper,
 		Tell:         a.heardSwitch, Failpoint: failpoint(), BootID: bootID(), Log: d.log,
 	})
 	a.link = release.NewLinkWatch(a.switcher, a.following())

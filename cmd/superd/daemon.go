@@ -301,38 +301,13 @@ func (d *daemon) app(name string) (*app, error) {
 
 func (d *daemon) event(e control.Event) { d.events.Append(e) }
 
-// failpoint is where a test ends superd: see docs/decisions/0004-failpoints.md.
-func failpoint() func(string) {
-	file := os.Getenv("SUPERD_FAILPOINT")
-	if file == "" {
-		return nil
-	}
-	return func(name string) {
-		wanted, err := os.ReadFile(file)
-		if err != nil || string(trimmed(wanted)) != name {
-			return
-		}
-		if os.Remove(file) == nil {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // nothing is left to say so
-			select {}
-		}
-	}
-}
-
-func trimmed(b []byte) []byte {
-	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == ' ') {
-		b = b[:len(b)-1]
-	}
-	return b
-}
-
 // bootID tells one life of the machine from another (random(4)).
 func bootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
-	return string(trimmed(b))
+	return strings.TrimSpace(string(b))
 }
 
 var _ control.Daemon = (*daemon)(nil)

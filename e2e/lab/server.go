@@ -25,6 +25,10 @@ type Server struct {
 // run starts a server in a process group of its own: a Ctrl-C on the terminal is
 // for whoever runs the lab, who then ends it in order.
 func (l *Lab) run(s *Server, env []string, argv ...string) (*Server, error) {
+	return l.runCommand(s, env, exec.Command(argv[0], argv[1:]...))
+}
+
+func (l *Lab) runCommand(s *Server, env []string, c *exec.Cmd) (*Server, error) {
 	s.Log = l.Path("log", s.Name+".log")
 	if err := os.MkdirAll(filepath.Dir(s.Log), 0o755); err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
@@ -34,7 +38,7 @@ func (l *Lab) run(s *Server, env []string, argv ...string) (*Server, error) {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	defer log.Close()
-	s.cmd = exec.Command(argv[0], argv[1:]...)
+	s.cmd = c
 	s.cmd.Dir = l.Dir
 	s.cmd.Env = append(os.Environ(), env...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
