@@ -207,7 +207,8 @@ type calm struct {
 func (c *calm) over(ctx context.Context, s *server) bool {
 	child := s.proc.Child()
 	if child == nil {
-		return s.proc.Status().State == supervisor.Backing // who waits is handed on sooner than served
+		state := s.proc.Status().State
+		return state == supervisor.Backing || state == supervisor.Cooling // who waits is handed on sooner than served
 	}
 	if !child.Told().IsZero() {
 		return true // by an earlier superd

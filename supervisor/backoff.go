@@ -29,3 +29,11 @@ func (b Backoff) Pause(n int) time.Duration {
 	d *= 1 + b.Jitter*(2*rand.Float64()-1)
 	return time.Duration(d)
 }
+
+// between is the state between two lives after n failures in a row.
+func (b Backoff) between(n int) State {
+	if n > 1 && float64(b.First)*math.Pow(b.Factor, float64(n-1)) >= float64(b.Max) {
+		return Cooling
+	}
+	return Backing
+}

@@ -96,7 +96,7 @@ func TestPause(t *testing.T) {
 
 // Every state can be stopped from, and only from known states to known ones.
 func TestMoves(t *testing.T) {
-	all := []State{Stopped, Starting, Running, Stopping, Draining, Backing, Unkillable}
+	all := []State{Stopped, Starting, Running, Stopping, Draining, Backing, Cooling, Unkillable}
 	reaches := func(from State) map[State]bool {
 		seen := map[State]bool{}
 		todo := from.moves()

@@ -22,6 +22,7 @@ const (
 	Stopping   State = "stopping"   // told to go, will be stopped
 	Draining   State = "draining"   // told to go for good: finishes what it has in hand
 	Backing    State = "backoff"    // between two lives
+	Cooling    State = "cooling"    // likewise, after so many failures that it is tried at the longest pause only
 	Unkillable State = "unkillable" // SIGKILL did not end it within 10 s
 )
 
@@ -29,15 +30,17 @@ const (
 func (s State) moves() []State {
 	switch s {
 	case Stopped:
-		return []State{Starting, Backing}
+		return []State{Starting, Backing, Cooling}
 	case Starting:
-		return []State{Running, Stopping, Draining, Backing, Stopped}
+		return []State{Running, Stopping, Draining, Backing, Cooling, Stopped}
 	case Running:
-		return []State{Stopping, Draining, Backing, Starting, Stopped}
+		return []State{Stopping, Draining, Backing, Cooling, Starting, Stopped}
 	case Stopping, Draining, Unkillable:
-		return []State{Draining, Unkillable, Starting, Backing, Stopped}
+		return []State{Draining, Unkillable, Starting, Backing, Cooling, Stopped}
 	case Backing:
-		return []State{Starting, Stopped}
+		return []State{Starting, Cooling, Stopped}
+	case Cooling:
+		return []State{Starting, Backing, Stopped}
 	}
 	return nil
 }
@@ -149,8 +152,9 @@ func (p *Process) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case err != nil:
 			p.fails++
-			pause = p.terms().Backoff.Pause(p.fails)
-			p.move(Backing, ProcessEvent{Err: err})
+			b := p.terms().Backoff
+			pause = b.Pause(p.fails)
+			p.move(b.between(p.fails), ProcessEvent{Err: err})
 		default:
 			l, err := p.live(ctx, child)
 			if err != nil {
@@ -335,24 +339,30 @@ func (p *Process) after(c *Child, l life) time.Duration {
 	if err := c.Acknowledge(); err != nil {
 		ended.Err = errors.Join(ended.Err, fmt.Errorf("acknowledge the exit of %s: %w", p.name, err))
 	}
-	next := p.release(&exit, asked, planned)
-	p.move(next, ended)
-	switch {
-	case asked, planned && l.proved:
-		p.fails = 0
-		return 0
-	case exit.Ran >= policy.Backoff.ResetAfter:
-		p.fails = 0
-	}
-	p.fails++
-	if l.proved {
-		return policy.Backoff.Pause(p.fails - 1)
-	}
-	return policy.Backoff.Pause(p.fails)
+	n := p.count(l.proved, asked || planned && l.proved, exit.Ran >= policy.Backoff.ResetAfter)
+	p.move(p.release(&exit, asked, planned, policy.Backoff.between(n)), ended)
+	return policy.Backoff.Pause(n)
 }
 
-// release lets go of a child that has ended and tells the state that follows.
-func (p *Process) release(exit *Exit, asked, planned bool) State {
+// count takes note of how a life went, and tells for how many failures in a row the
+// next is to wait.
+func (p *Process) count(proved, fine, long bool) int {
+	if fine || long {
+		p.fails = 0
+	}
+	if fine {
+		return 0
+	}
+	p.fails++
+	if proved {
+		return p.fails - 1
+	}
+	return p.fails
+}
+
+// release lets go of a child that has ended and tells the state that follows: between
+// is that if there is to be another life.
+func (p *Process) release(exit *Exit, asked, planned bool, between State) State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.child, p.last, p.up = nil, exit, make(chan struct{})
@@ -363,7 +373,7 @@ func (p *Process) release(exit *Exit, asked, planned bool) State {
 		return Stopped
 	}
 	p.restarts++
-	return Backing
+	return between
 }
 
 // pause waits between two lives.

@@ -20,11 +20,14 @@ func (p *Process) Restart() {
 	})
 }
 
+// Down wants the process down, and does not wait for it: see Stop.
+func (p *Process) Down() { p.want(func() { p.wanted = wantDown }) }
+
 // Stop wants the process down, in whatever state it is, and returns when it is or
 // ctx ends: then it goes on stopping. When somebody wants it up again meanwhile,
 // that is an error.
 func (p *Process) Stop(ctx context.Context) error {
-	p.want(func() { p.wanted = wantDown })
+	p.Down()
 	for {
 		p.mu.Lock()
 		down := p.state == Stopped && p.child == nil && !p.making

@@ -2,13 +2,7 @@ package workers
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"os"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // A memory is what the next superd must know of a pool and cannot see: the orders
@@ -49,7 +43,7 @@ func (f *Fleet) remember() {
 		all[p.Name] = p.memory()
 	}
 	f.mu.Unlock()
-	if err := f.hold(all); err != nil {
+	if err := f.o.Children.Remember(f.memoryName(), all); err != nil {
 		f.o.Log.Warn("what workers are to do is not remembered", "app", f.o.App, "error", err)
 	}
 }
@@ -67,35 +61,10 @@ func (p *pool) memory() memory {
 	return m
 }
 
-func (f *Fleet) hold(all map[string]memory) error {
-	text, err := json.Marshal(all)
-	if err != nil {
-		return err
-	}
-	fd, err := unix.MemfdCreate("superd-workers", unix.MFD_CLOEXEC)
-	if err != nil {
-		return fmt.Errorf("make a memfd: %w", err)
-	}
-	file := os.NewFile(uintptr(fd), f.memoryName())
-	_, err = file.Write(text)
-	if err == nil {
-		err = f.o.Children.Hold(f.memoryName(), file)
-	}
-	return errors.Join(err, file.Close())
-}
-
 // recall takes up what an earlier superd has left.
 func (f *Fleet) recall() {
-	file, ok := f.o.Children.Held(f.memoryName())
-	if !ok {
-		return
-	}
-	text, err := readAll(file)
 	all := map[string]memory{}
-	if err == nil {
-		err = json.Unmarshal(text, &all)
-	}
-	if err != nil {
+	if err := f.o.Children.Recall(f.memoryName(), &all); err != nil {
 		f.o.Log.Warn("what workers are to do is forgotten", "app", f.o.App, "error", err)
 		return
 	}
@@ -119,15 +88,4 @@ func (p *pool) recall(m memory) {
 	for _, slot := range m.Stopped {
 		p.stopped[slot] = true
 	}
-}
-
-// readAll reads a memfd from its start, wherever its writer left the position.
-func readAll(file *os.File) ([]byte, error) {
-	info, err := file.Stat()
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	text := make([]byte, info.Size())
-	_, err = file.ReadAt(text, 0)
-	return text, errors.Join(err, file.Close())
 }
