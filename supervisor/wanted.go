@@ -23,14 +23,24 @@ func (p *Process) Restart() {
 // Down wants the process down, and does not wait for it: see Stop.
 func (p *Process) Down() { p.want(func() { p.wanted = wantDown }) }
 
+// IsDown tells whether nothing of it lives, and nothing is about to.
+func (p *Process) IsDown() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.wanted != wantUp && p.isDown()
+}
+
+// isDown is IsDown now. The caller holds p.mu.
+func (p *Process) isDown() bool { return p.state == Stopped && p.child == nil && !p.making }
+
 // Stop wants the process down, in whatever state it is, and returns when it is or
 // ctx ends: then it goes on stopping. When somebody wants it up again meanwhile,
-// that is an error.
+// or SIGKILL does not end it, that is an error.
 func (p *Process) Stop(ctx context.Context) error {
 	p.Down()
 	for {
 		p.mu.Lock()
-		down := p.state == Stopped && p.child == nil && !p.making
+		down, stuck := p.isDown(), p.state == Unkillable
 		overruled := p.wanted == wantUp
 		changed := p.changed
 		p.mu.Unlock()
@@ -39,6 +49,8 @@ func (p *Process) Stop(ctx context.Context) error {
 			return fmt.Errorf("stop %s: it was started again meanwhile", p.name)
 		case down:
 			return nil
+		case stuck:
+			return fmt.Errorf("stop %s: %w", p.name, ErrUnkillable)
 		}
 		select {
 		case <-ctx.Done():
