@@ -16,7 +16,8 @@ import (
 // Two things are remembered. On disk, for ever: what a person has stopped, and when a
 // scheduled program ran last. With the keeper, for as long as the processes themselves
 // live: what a person has scaled or started although it does not start by itself, and
-// which processes have ended for good, for the next superd must not run them again.
+// which processes have ended for good or have been up, for the next superd must neither run
+// them again nor ask for a proof that was given.
 
 // orders is what is on disk.
 type orders struct {
@@ -112,6 +113,7 @@ type memory struct {
 	Processes  int            `json:"processes"`
 	Started    bool           `json:"started,omitempty"` // although it does not start by itself
 	Over       map[int]ending `json:"over,omitempty"`
+	Up         []string       `json:"up,omitempty"` // lives that have proved themselves
 }
 
 type ending struct {
@@ -131,6 +133,9 @@ func (s *Set) remember() {
 		for _, u := range p.units {
 			if u.over != "" {
 				m.Over[u.number] = ending{u.over, u.reason}
+			}
+			if c := u.process.Child(); c != nil && u.process.Status().State == supervisor.Running {
+				m.Up = append(m.Up, lifeOf(c))
 			}
 		}
 		all[name] = m
@@ -164,6 +169,9 @@ func (s *Set) recall() {
 }
 
 func (p *program) recall(m memory) {
+	for _, u := range p.units {
+		u.known = u.adopted != nil && slices.Contains(m.Up, lifeOf(u.adopted))
+	}
 	if p.removed {
 		return
 	}

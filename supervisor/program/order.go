@@ -213,8 +213,10 @@ func (u *unit) isUp() (bool, error) {
 		return true, nil
 	case u.fails > 0:
 		return false, errors.New(u.reason)
-	case state == Waiting && p.waits != "" && !p.set.isMoving():
-		return false, fmt.Errorf("it is wanted, and waits for %s", p.waits)
+	case state == Waiting && !p.set.isMoving():
+		if what, _ := p.set.waitsFor(p); what != "" {
+			return false, fmt.Errorf("it is wanted, and waits for %s", what)
+		}
 	}
 	return false, nil
 }

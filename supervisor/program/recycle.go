@@ -77,6 +77,6 @@ func (s *Set) due() map[*unit]string {
 // asks: processes that were started together do not all go together.
 func spread(d time.Duration, c *supervisor.Child) time.Duration {
 	h := fnv.New32a()
-	_, _ = fmt.Fprint(h, c.PID(), c.Born().UnixNano())
+	_, _ = h.Write([]byte(lifeOf(c)))
 	return d + time.Duration(float64(d)*(float64(h.Sum32()%2001)/1000-1)/10)
 }

@@ -38,6 +38,7 @@ type unit struct {
 	name    string
 	process *supervisor.Process
 	adopted *supervisor.Child // of an earlier superd
+	known   bool              // that one has been up already
 	begun   bool              // has a goroutine
 
 	released bool             // it was let start, and lives as its policy says
@@ -123,10 +124,19 @@ func (u *unit) policy() supervisor.Policy {
 		Restart: p.Restart, Backoff: p.Backoff, Planned: p.Planned, StopSignal: p.StopSignal, StopTimeout: p.StopTimeout,
 	}
 	if p.Proof != nil {
-		policy.Proof = p.Proof(u.number)
+		proof := p.Proof(u.number)
+		policy.Proof = func(ctx context.Context, c *supervisor.Child) error {
+			if c == u.adopted && u.known {
+				return nil
+			}
+			return proof(ctx, c)
+		}
 	}
 	return policy
 }
+
+// lifeOf tells one life of a process from all others.
+func lifeOf(c *supervisor.Child) string { return fmt.Sprintf("%d@%d", c.PID(), c.Born().UnixNano()) }
 
 // spec is what its next life is: as the configuration says now.
 func (u *unit) spec(context.Context) (supervisor.Spec, error) {
@@ -199,7 +209,7 @@ func (u *unit) state() supervisor.State {
 		return Scheduled
 	case u.over != "":
 		return u.over
-	case u.released || u.held > 0:
+	case u.released, u.held > 0, u.program.waits == "":
 		return supervisor.Starting // in a moment
 	}
 	return Waiting
@@ -268,8 +278,9 @@ func (u *unit) hear(e supervisor.ProcessEvent) {
 	case e.Err != nil: // its end is to come, and says so too
 		s.o.Log.Warn("program", "process", u.name, "error", e.Err)
 	case e.Proved && e.To == supervisor.Running:
-		if u.fails = 0; e.Child != u.adopted { // of that one it was told before
+		if u.fails = 0; e.Child != u.adopted || !u.known { // of that one it was told before
 			event.Kind, event.Lines = Ready, nil
+			s.dirty = true
 		}
 	}
 	s.heard(u.program)
