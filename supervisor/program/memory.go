@@ -13,8 +13,8 @@ import (
 	"superd/supervisor"
 )
 
-// Two things are remembered. On disk, for ever: what a person has stopped, and when a
-// scheduled program ran last. With the keeper, for as long as the processes themselves
+// Two things are remembered. On disk, for ever: what a person has stopped, and how
+// far the schedule of a program is settled. With the keeper, for as long as the processes themselves
 // live: what a person has scaled or started although it does not start by itself, and
 // which processes have ended for good or have been up, for the next superd must neither run
 // them again nor ask for a proof that was given.
@@ -22,7 +22,7 @@ import (
 // orders is what is on disk.
 type orders struct {
 	Stopped []string             `json:"stopped,omitempty"` // "web", or "web:3"
-	Runs    map[string]time.Time `json:"runs,omitempty"`    // of a scheduled program, when the last one began
+	Runs    map[string]time.Time `json:"runs,omitempty"`    // of a scheduled program, up to when what was due is settled
 }
 
 func readOrders(path string) (orders, error) {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"superd/supervisor"
 )
@@ -93,8 +92,13 @@ func (s *Set) want(names []string, up bool) {
 		p.order(&s.orders)
 	}
 	s.dirty = true
-	s.forgets = s.orders.write(s.o.State)
-	if s.forgets != nil {
+	s.write()
+}
+
+// write puts what is to be kept on disk. That it cannot be is told to people, see
+// Problems, and keeps nobody from anything.
+func (s *Set) write() {
+	if s.forgets = s.orders.write(s.o.State); s.forgets != nil {
 		s.o.Log.Error("what was ordered of programs is not on disk", "error", s.forgets)
 	}
 }
@@ -207,7 +211,7 @@ func (u *unit) isUp() (bool, error) {
 		return false, fmt.Errorf("%s was stopped meanwhile", u.name)
 	case p.set.closing:
 		return false, ErrStopping
-	case state == supervisor.Running, state == Scheduled, p.Schedule != nil && state == supervisor.Starting:
+	case state == supervisor.Running, state == Scheduled, p.Plan != nil && state == supervisor.Starting:
 		return true, nil
 	case state == Exited && u.reason == "":
 		return true, nil
@@ -450,7 +454,7 @@ func (s *Set) Scale(ctx context.Context, name string, processes int) error {
 	case p == nil || p.removed:
 		s.mu.Unlock()
 		return fmt.Errorf("%s: %w", name, ErrUnknown)
-	case p.Schedule != nil && processes != 1:
+	case p.Plan != nil && processes != 1:
 		s.mu.Unlock()
 		return fmt.Errorf("%s has a schedule: each run is one process", name)
 	}
@@ -554,7 +558,6 @@ func (p *program) apply(is Program) {
 	for _, u := range p.units {
 		u.process.SetPolicy(u.policy())
 	}
-	p.due = time.Time{} // looked at anew, from the last run
 	if is.Processes != was.Processes {
 		p.scale(is.Processes)
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"superd/supervisor"
+	"superd/supervisor/schedule"
 )
 
 // A Program is how one program is run. Its zero values are those of the configuration:
@@ -45,10 +46,8 @@ type Program struct {
 	MaxAge    time.Duration // older is restarted, give or take 10 %; 0: no limit
 	MaxMemory int64         // bytes, of the whole tree; larger is restarted; 0: no limit
 
-	// Schedule is when a run is due; nil: it runs all the time.
-	Schedule Times
-	Overlap  Overlap // with Schedule: what becomes of a run that is due while one is there
-	MakeUp   bool    // with Schedule: a run that was due while superd was away is made up for, once
+	// Plan is when it runs; nil: all the time.
+	Plan *schedule.Plan
 
 	// Proof makes what decides that a process is ready, see supervisor.Policy.
 	Proof func(process int) func(context.Context, *supervisor.Child) error
@@ -58,21 +57,6 @@ type Program struct {
 	// Reload has a running process read its own configuration; nil: it cannot.
 	Reload func(ctx context.Context, process int, c *supervisor.Child) error
 }
-
-// Times tells when a program with a schedule is due: the first time after t.
-type Times interface {
-	Next(t time.Time) time.Time
-}
-
-// Overlap is what becomes of a run that is due while the one before is still there.
-type Overlap string
-
-// The rules of overlap.
-const (
-	Skip  Overlap = "skip"  // it is left out, and told
-	Queue Overlap = "queue" // it begins when the other ends; one at most waits
-	Kill  Overlap = "kill"  // the other is ended for it, as a stop would
-)
 
 // States of a process beyond those of package supervisor.
 const (
@@ -104,7 +88,7 @@ const (
 	Killed     = "program.killed"     // it was told to end and had to be killed
 	Unkillable = "program.unkillable" // SIGKILL did not end it
 	Recycled   = "program.recycled"   // it is too large or too old, and is about to be restarted
-	Skipped    = "program.skipped"    // a run was due, and the one before was still there
+	Skipped    = "program.skipped"    // a run was due and is left out
 )
 
 // A Status is one process of a program at one moment.

@@ -43,7 +43,12 @@ func (r *rig) file(name string) string { return filepath.Join(r.dir, name) }
 
 func (r *rig) touch(name string) {
 	r.t.Helper()
-	if err := os.WriteFile(r.file(name), nil, 0o600); err != nil {
+	r.write(name, "")
+}
+
+func (r *rig) write(name, text string) {
+	r.t.Helper()
+	if err := os.WriteFile(r.file(name), []byte(text), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -151,6 +156,7 @@ func (r *rig) reboot(s *superd) {
 		r.t.Fatal(err)
 	}
 	s.crash()
+	r.keeper.Kill()
 	r.keeper = keepertest.Start(r.t)
 }
 

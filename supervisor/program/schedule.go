@@ -1,96 +1,89 @@
 package program
 
 import (
+	"fmt"
 	"math"
 	"time"
+
+	"superd/supervisor/schedule"
 )
 
-// Scheduled programs. The clock on the wall decides, as people read it; it may jump, and
-// the machine may sleep, so it is looked at again and again. A run that was due while
-// nobody was there to begin it, because superd was away or the clock was set forward, is
-// made up for once or not at all, never several times.
+// Scheduled programs. What a look at the clock means package schedule says; up to when
+// everything is settled is on disk before a run begins, so that no superd begins the same
+// run again.
 
-// late is how long after its time a run still counts as begun in time.
-const late = time.Minute
-
-// runDue begins a run whose time has come, and tells how long it is to the next one. The
-// mutex is held.
+// runDue begins a run whose time has come, and tells when to look again. The mutex is
+// held.
 func (p *program) runDue(now time.Time) time.Duration {
 	if p.isIdle() || p.set.closing || p.waits != "" {
 		p.due, p.queued = time.Time{}, false
 		return math.MaxInt64
 	}
 	u := p.units[0]
-	if p.queued && u.held == 0 && u.process.IsDown() {
-		p.queued = false
+	if p.queued && u.isFree() {
 		p.begin(u, now)
 	}
-	if p.due.IsZero() {
-		p.due = p.first(now)
+	settled := p.set.orders.Runs[p.Name]
+	l := p.Plan.Look(settled, now)
+	p.due = l.Next
+	if settled.IsZero() || l.Run || l.Missed > 0 {
+		p.settle(l.Settled)
 	}
-	if ahead := p.Schedule.Next(now); p.due.After(ahead) { // the clock was set back
-		p.due = ahead
+	if l.Missed > 0 {
+		p.skip(u, fmt.Sprintf("so many runs were due while nobody was there to begin them: %d", l.Missed))
 	}
-	if p.due.After(now) {
-		return p.due.Sub(now)
-	}
-	missed := now.Sub(p.due) > late
-	p.due = p.Schedule.Next(now)
-	if !missed || p.MakeUp {
+	if l.Run {
 		p.run(u, now)
 	}
-	return p.due.Sub(now)
+	return l.Again
 }
 
-// first is when the next run under this superd is due: counted from the last one, and at
-// once if one was due since and is to be made up for.
-func (p *program) first(now time.Time) time.Time {
-	last := p.set.orders.Runs[p.Name]
-	if last.IsZero() || last.After(now) {
-		return p.Schedule.Next(now)
-	}
-	switch due := p.Schedule.Next(last); {
-	case due.After(now):
-		return due
-	case p.MakeUp:
-		return now
-	}
-	return p.Schedule.Next(now)
-}
+// isFree tells whether a run can begin.
+func (u *unit) isFree() bool { return u.held == 0 && u.process.IsDown() }
 
 // run begins a run, or does what the configuration says when the one before is there.
 func (p *program) run(u *unit, now time.Time) {
-	s := p.set
-	switch {
-	case u.held == 0 && u.process.IsDown():
+	switch p.Plan.Meet(!u.isFree(), p.queued) {
+	case schedule.Begin:
 		p.begin(u, now)
-	case p.Overlap == Queue:
+	case schedule.Wait:
 		p.queued = true
-	case p.Overlap == Kill && u.held == 0:
-		s.takeDown([]*unit{u}, false, func() { p.queued = true })
-	default:
-		reason := "the run before has not ended"
-		event := Event{Kind: Skipped, Program: p.Name, Process: u.name, PID: u.process.Status().PID, Reason: reason}
-		s.later = append(s.later, event)
+	case schedule.End:
+		p.queued = true
+		p.set.takeDown([]*unit{u}, false, nil)
+	case schedule.Leave:
+		p.skip(u, "the run before has not ended")
 	}
 }
 
-// begin begins a run. When it began is on disk before, so that no other superd begins
-// the same one again.
+// begin begins a run.
 func (p *program) begin(u *unit, now time.Time) {
+	p.queued = false
+	p.settle(now)
+	u.start()
+}
+
+// settle keeps up to when everything that was due is settled.
+func (p *program) settle(until time.Time) {
 	s := p.set
 	if s.orders.Runs == nil {
 		s.orders.Runs = map[string]time.Time{}
 	}
-	s.orders.Runs[p.Name] = now.Round(0)
-	s.forgets = s.orders.write(s.o.State)
-	u.start()
+	if until.After(s.orders.Runs[p.Name]) {
+		s.orders.Runs[p.Name] = until.Round(0)
+	}
+	s.write()
+}
+
+// skip tells of runs that are left out, when the mutex is free.
+func (p *program) skip(u *unit, why string) {
+	p.set.later = append(p.set.later, Event{Kind: Skipped, Program: p.Name, Process: u.name, PID: u.process.Status().PID, Reason: why})
 }
 
 // runNow begins a run because a person wants one, whatever the clock says. One that is
 // there already is it.
 func (u *unit) runNow() {
-	if u.program.Schedule != nil && u.held == 0 && u.process.IsDown() {
+	if u.program.Plan != nil && u.isFree() {
 		u.program.begin(u, time.Now())
 	}
 }

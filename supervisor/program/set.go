@@ -145,9 +145,9 @@ func (s *Set) Run(ctx context.Context) error {
 // failed, or waits for something that will not be ready by itself.
 func (s *Set) Settled() <-chan struct{} { return s.settled }
 
-// Each look at everything comes no later than this after the one before: the clock of
-// schedules may have been set, and the machine may have slept.
-const slowest = 30 * time.Second
+// slowest is how long it may be from one look at everything to the next, when nothing
+// happens.
+const slowest = time.Minute
 
 // appEvery is how often something that is no program is asked whether it is ready.
 const appEvery = 200 * time.Millisecond
@@ -165,7 +165,7 @@ func (s *Set) conduct(now time.Time) time.Duration {
 		if p.polls {
 			again = min(again, appEvery)
 		}
-		if p.Schedule != nil {
+		if p.Plan != nil {
 			again = min(again, p.runDue(now))
 		}
 		for _, u := range p.units {

@@ -102,7 +102,7 @@ func (u *unit) run(ctx context.Context) { _ = u.process.Run(ctx) } // its error 
 // mayStart tells whether it is to be started now. A schedule starts its runs itself.
 func (u *unit) mayStart() bool {
 	p := u.program
-	return !p.set.closing && u.isWanted() && u.held == 0 && u.over == "" && !u.released && p.waits == "" && p.Schedule == nil
+	return !p.set.closing && u.isWanted() && u.held == 0 && u.over == "" && !u.released && p.waits == "" && p.Plan == nil
 }
 
 // start lets it start. From then on its policy keeps it up.
@@ -114,7 +114,7 @@ func (u *unit) start() {
 // isComing tells whether it is on its way up: it starts for the first time.
 func (u *unit) isComing() bool {
 	state := u.process.Status().State
-	return u.isWanted() && u.released && u.over == "" && u.fails == 0 && u.program.Schedule == nil &&
+	return u.isWanted() && u.released && u.over == "" && u.fails == 0 && u.program.Plan == nil &&
 		(state == supervisor.Stopped || state == supervisor.Starting)
 }
 
@@ -177,7 +177,7 @@ func (n note) foreign() Program {
 // isNotUp is why it does not count as ready for one that comes after it, or requires
 // it; empty: it does. Whoever only comes after it also goes on when it has had its say.
 func (p *program) isNotUp(required bool) string {
-	if p.isIdle() || p.Schedule != nil {
+	if p.isIdle() || p.Plan != nil {
 		if required && p.isIdle() && p.processes > 0 {
 			return p.Name + ", which is stopped"
 		}
@@ -205,7 +205,7 @@ func (u *unit) state() supervisor.State {
 		return state
 	case !u.isWanted():
 		return state
-	case u.program.Schedule != nil && u.over != Fatal:
+	case u.program.Plan != nil && u.over != Fatal:
 		return Scheduled
 	case u.over != "":
 		return u.over
@@ -248,7 +248,7 @@ func (u *unit) status() Status {
 	case st.State == Exited, st.State == Fatal:
 		st.Reason = u.reason
 	}
-	if u.program.Schedule != nil && st.Wanted {
+	if u.program.Plan != nil && st.Wanted {
 		st.Next = u.program.due
 	}
 	return st

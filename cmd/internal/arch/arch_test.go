@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"supervisor/output":            {},
 	"supervisor/notify":            {},
 	"supervisor/schedule":          {},
+	"supervisor/program":           {"supervisor", "supervisor/schedule"},
 	"fpm":                          {"release", "supervisor", "fpm/fastcgi", "fpm/traffic"},
 	"fpm/fastcgi":                  {},
 	"fpm/traffic":                  {},
