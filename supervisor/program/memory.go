@@ -129,7 +129,7 @@ func (s *Set) remember() {
 		if p.removed {
 			continue
 		}
-		m := memory{Configured: p.Program.Processes, Processes: p.processes, Started: !p.Autostart && !p.down, Over: map[int]ending{}}
+		m := memory{Configured: p.Processes, Processes: p.processes, Started: !p.Autostart && !p.down, Over: map[int]ending{}}
 		for _, u := range p.units {
 			if u.over != "" {
 				m.Over[u.number] = ending{u.over, u.reason}
@@ -175,7 +175,7 @@ func (p *program) recall(m memory) {
 	if p.removed {
 		return
 	}
-	if m.Configured == p.Program.Processes {
+	if m.Configured == p.Processes {
 		p.processes = m.Processes
 		p.fill()
 	}

@@ -98,7 +98,6 @@ type superd struct {
 	r       *rig
 	adopted int
 	crash   func() // leaves everything as it is, as a death does
-	up      func(string) bool
 
 	mu     sync.Mutex
 	events []program.Event

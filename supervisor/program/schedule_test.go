@@ -53,7 +53,7 @@ func TestScheduledRuns(t *testing.T) {
 		t.Error("it runs although it was stopped")
 	}
 	r.reboot(s)
-	s = r.superd(r.scheduled("job", done, every(200*time.Millisecond), schedule.Skip, schedule.Never))
+	r.superd(r.scheduled("job", done, every(200*time.Millisecond), schedule.Skip, schedule.Never))
 	time.Sleep(500 * time.Millisecond)
 	if r.times("start job:0") != n {
 		t.Error("it runs after a boot although it was stopped")

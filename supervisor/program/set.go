@@ -330,16 +330,14 @@ func (s *Set) tell(e Event) {
 func (s *Set) Problems() []string {
 	var all []string
 	for _, st := range s.Status() {
-		switch st.State {
-		case supervisor.Running, Scheduled, supervisor.Starting, supervisor.Stopping, supervisor.Stopped:
+		if !st.isProblem() {
 			continue
 		}
-		if text := st.Name + " is " + string(st.State); st.Wanted && (st.State != Exited || st.Reason != "") {
-			if why := cmp.Or(st.Reason, st.Last); why != "" {
-				text += ": " + why
-			}
-			all = append(all, text)
+		text := st.Name + " is " + string(st.State)
+		if why := cmp.Or(st.Reason, st.Last); why != "" {
+			text += ": " + why
 		}
+		all = append(all, text)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -347,4 +345,10 @@ func (s *Set) Problems() []string {
 		all = append(all, fmt.Sprintf("what was ordered of programs will be forgotten when the machine starts again: %v", s.forgets))
 	}
 	return all
+}
+
+// isProblem tells a process that is not as it is wanted from one that is, or is about to be.
+func (st Status) isProblem() bool {
+	fine := []supervisor.State{supervisor.Running, Scheduled, supervisor.Starting, supervisor.Stopping, supervisor.Stopped}
+	return st.Wanted && !slices.Contains(fine, st.State) && (st.State != Exited || st.Reason != "")
 }

@@ -242,10 +242,10 @@ func (u *unit) status() Status {
 	if c := u.process.Child(); c != nil {
 		st.Text = c.StatusText()
 	}
-	switch {
-	case st.State == Waiting:
+	if st.State == Waiting {
 		st.Reason = "for " + u.program.waits
-	case st.State == Exited, st.State == Fatal:
+	}
+	if st.State == Exited || st.State == Fatal {
 		st.Reason = u.reason
 	}
 	if u.program.Plan != nil && st.Wanted {
