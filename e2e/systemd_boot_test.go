@@ -58,12 +58,14 @@ mkdir -p "$D/cg/$NAME"
 echo $$ >"$D/cg/$NAME/cgroup.procs"
 exec unshare --fork --pid --uts --ipc --cgroup --mount --propagation private bash -c "$INNER"`
 
-// inner makes the machine's file systems and becomes its PID 1.
+// inner makes the machine's file systems, and an identity of this boot, and becomes its
+// PID 1.
 const inner = `set -eu
 mount -t overlay overlay -o "lowerdir=/,upperdir=$D/up,workdir=$D/work" "$D/root"
 cd "$D/root"
 mount -t proc proc proc
 mount --bind proc/sys proc/sys && mount -o remount,bind,ro proc/sys
+cat /proc/sys/kernel/random/uuid >"$D/boot_id" && mount --bind "$D/boot_id" proc/sys/kernel/random/boot_id
 mount --bind /sys sys && mount -o remount,bind,ro sys
 mount -t cgroup2 none sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs run

@@ -78,6 +78,9 @@ func TestUnit(t *testing.T) {
 			_, err := m.run("bash", "-c", "kill -0 $(cat /run/stranger)")
 			return err != nil
 		})
+		if left, err := m.run("find", "/sys/fs/cgroup/system.slice/superd.service", "-type", "d"); err == nil {
+			t.Errorf("cgroups are left:\n%s", left)
+		}
 		if left := m.fleet(); len(left) > 0 {
 			t.Errorf("processes are left: %v", left)
 		}
