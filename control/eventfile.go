@@ -72,7 +72,7 @@ func (f *eventFile) read() ([]kept, error) {
 	for line := range bytes.Lines(text[:whole]) {
 		f.lines++
 		var e Event
-		if json.Unmarshal(line, &e) == nil && e.Seq > last {
+		if json.Unmarshal(line, &e) == nil && e.Seq > last && e.Seq <= maxSeq {
 			last = e.Seq
 			lines = append(lines, newKept(e))
 		}
@@ -94,11 +94,18 @@ func (f *eventFile) openSeq() (uint64, error) {
 		return 0, f.noteSeq(0)
 	}
 	last, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if err == nil && last > maxSeq {
+		err = strconv.ErrRange
+	}
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", file.Name(), err)
 	}
 	return last, nil
 }
+
+// maxSeq is what no count of events comes to, and what every reader of JSON can still
+// count beyond: a number above it is damage.
+const maxSeq = 1 << 52
 
 const seqWidth = 20 // digits of the largest number there is
 

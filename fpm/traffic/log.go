@@ -139,13 +139,14 @@ func (l *Log) forget() {
 	l.file, l.freed = nil, 0
 }
 
-// rewind begins anew with a file that is another one, or was cut short.
+// rewind begins anew with a file that is another one, or was cut short, or of which what
+// was saved says something impossible.
 func (l *Log) rewind(info fs.FileInfo) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(l.file.Fd()), &st); err != nil {
 		return err
 	}
-	if l.known.Inode != st.Ino || l.known.Offset > info.Size() {
+	if l.known.Inode != st.Ino || l.known.Offset > info.Size() || l.known.Offset < 0 {
 		l.known.Inode, l.known.Offset, l.freed = st.Ino, 0, 0
 	}
 	return nil
