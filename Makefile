@@ -10,7 +10,7 @@ DATE     ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
 LINT     := v2.15.0
 NFPM     := v2.45.2
-PACKAGES := php8.2-fpm php8.2-cli php8.2-redis nginx-light apache2-bin caddy redis-server supervisor util-linux e2fsprogs procps systemd
+PACKAGES := php8.2-fpm php8.2-cli php8.2-redis nginx-light apache2-bin caddy redis-server supervisor util-linux e2fsprogs procps systemd debootstrap lintian rpm
 
 # The vulnerability check and its database, and a Go in which it finds nothing.
 VULN     := v1.9.0
@@ -20,7 +20,7 @@ export GOTOOLCHAIN ?= go1.26.11
 export PATH := /usr/local/go/bin:$(PATH)
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: build packages test unit lint vuln fuzz e2e systemd-test soak demo bench deps clean
+.PHONY: build packages packages-test test unit lint vuln fuzz e2e systemd-test soak demo bench deps clean
 
 build: ## superd, superctl and superd-keeper into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/superd-keeper ./cmd/superd-keeper
@@ -48,11 +48,14 @@ FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME
 	@packaging/fuzz $(FUZZTIME)
 
-e2e: build ## stories against real php-fpm, nginx and Redis
+e2e: build bin/nfpm ## stories against real php-fpm, nginx and Redis
 	go test -race -tags e2e -count=1 -timeout 40m ./e2e/...
 
 systemd-test: deps build ## of e2e, the shipped unit under a systemd of its own, in namespaces
 	go test -race -tags e2e -count=1 -timeout 10m -v -run '^TestUnit' ./e2e/
+
+packages-test: deps bin/nfpm ## of e2e, what the packages do to a machine
+	go test -race -tags e2e -count=1 -timeout 20m -v -run '^TestPackages' ./e2e/
 
 SOAK ?= 1000
 soak: build ## so many switches under load; nothing of them stays
