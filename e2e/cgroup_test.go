@@ -1,0 +1,96 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A worker with a process that shows nothing of whose it is: no parent, a session and an
+// environment of its own, deaf to SIGTERM. 77777 is how this test finds it.
+const hidingWorker = `#!/bin/sh
+(setsid env -i /bin/sh -c 'trap "" TERM HUP; while :; do sleep 0.1; done; : 77777' </dev/null >/dev/null 2>&1 &)
+exec php8.2 -r 'while (true) sleep(1);'
+`
+
+// Under systemd each child is in a cgroup of its own below superd's unit, also after the
+// keeper was killed; a stop takes what nothing but that shows to be of it, and no cgroup
+// is left.
+func TestUnitCgroups(t *testing.T) {
+	m := newUnit(t, strings.Replace(systemdConfig, `["php8.2", "-r", "while (true) sleep(1);"]`, `["/srv/hide"]`, 1))
+	m.install("/srv/hide", []byte(hidingWorker), 0o755)
+	m.install("/srv/shop/releases/r1/public/index.php", []byte("<?php echo 'r1';"), 0o644)
+	m.start()
+	m.active()
+	m.must("superctl", "switch", "r1")
+	eventually(t, 30*time.Second, "each worker has its hidden one", func() bool { return len(m.hidden()) == 2 })
+
+	leaves := m.leaves()
+	var names []string
+	for _, l := range leaves {
+		names = append(names, l[:strings.LastIndexByte(l, '-')])
+	}
+	if len(names) != 3 || !strings.HasPrefix(names[0], "shop.fpm@") || !strings.HasPrefix(names[1], "shop.jobs:0@") || !strings.HasPrefix(names[2], "shop.jobs:1@") {
+		t.Fatalf("the leaves are %v", leaves)
+	}
+	for _, p := range append(m.fleet(), m.hidden()...) {
+		if g := m.group(p); !slices.ContainsFunc(leaves, func(l string) bool { return strings.HasSuffix(g, "/"+l) }) {
+			t.Errorf("%s is in %s", p, g)
+		}
+	}
+	if g := m.group("/proc/" + m.show("MainPID")); g != "/system.slice/superd.service" {
+		t.Errorf("the keeper is in %s", g)
+	}
+
+	was := m.hidden()
+	m.must("superctl", "restart", "shop/jobs:0")
+	eventually(t, 30*time.Second, "the hidden one has gone with its worker, and the next one is there", func() bool {
+		now := m.hidden()
+		return len(now) == 2 && (slices.Contains(was, now[0]) != slices.Contains(was, now[1]))
+	})
+
+	leaves, before, main := m.leaves(), m.fleet(), m.show("MainPID")
+	m.must("kill", "-9", main)
+	m.follow(main)
+	m.same("the keeper's SIGKILL", before)
+	if now := m.leaves(); !slices.Equal(now, leaves) {
+		t.Errorf("the leaves were %v and are %v", leaves, now)
+	}
+
+	m.must("systemctl", "stop", "superd")
+	if left := append(m.fleet(), m.hidden()...); len(left) > 0 {
+		t.Errorf("processes are left: %v", left)
+	}
+	if journal := m.must("journalctl", "--no-pager", "-u", "superd"); strings.Contains(journal, "was left behind") {
+		t.Errorf("superd has left something to stop-post:\n%s", journal)
+	}
+	if left := m.leaves(); len(left) > 0 {
+		t.Errorf("leaves are left: %v", left)
+	}
+	m.must("systemctl", "start", "superd")
+	m.active()
+	eventually(t, time.Minute, "everything has a leaf again", func() bool { return len(m.leaves()) == 3 && len(m.hidden()) == 2 })
+}
+
+// leaves are the cgroups of children in the machine.
+func (m *machine) leaves() []string {
+	m.t.Helper()
+	return strings.Fields(m.must("bash", "-c", `cd /sys/fs/cgroup/system.slice/superd.service/children-* 2>/dev/null && ls -d */ | tr -d / | LC_ALL=C sort; true`))
+}
+
+// hidden are the processes that workers hide, as /proc/PID.
+func (m *machine) hidden() []string {
+	m.t.Helper()
+	return strings.Fields(m.must("bash", "-c", `for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline 2>/dev/null)" in "/bin/sh -c trap"*": 77777 ") echo $p;; esac; done; true`))
+}
+
+// group is the cgroup of a process, given as fleet and hidden name it.
+func (m *machine) group(process string) string {
+	m.t.Helper()
+	dir, _, _ := strings.Cut(process, " ")
+	return strings.TrimPrefix(m.must("bash", "-c", fmt.Sprintf("grep ^0:: %s/cgroup", dir)), "0::")
+}
