@@ -41,7 +41,7 @@ func TestDoctor(t *testing.T) {
 		code      int
 		out, talk string
 	}{
-		"hints alone":     {[]string{"--config", fine}, 0, "hint  cgroup", "problems: 0, warnings: 0, hints: "},
+		"hints alone":     {[]string{"--config", fine}, 0, "hint  ", "problems: 0, warnings: 0, hints: "},
 		"a warning":       {[]string{"--config", bad}, 4, "warning  queue-listen  shop/emails\n", "warnings: 1"},
 		"refused":         {[]string{"--config", refused}, 5, "", "app.shop.worker.emails.processes"},
 		"all refused":     {[]string{"--config", refused}, 5, "", "app.shop.worker.emails.command"},

@@ -351,12 +351,21 @@ var kinds = map[string]struct {
 		func(w *world) { w.worker += "\nprocesses = 3000" }, "6003",
 		func(w *world) { w.worker += "\nprocesses = 1000" }, ""},
 	"cgroup-v1": {Hint,
-		func(w *world) { w.arrange = func() { _ = os.Remove(w.dir + "/cgroup/cgroup.controllers") } }, "cgroup v2", nil, ""},
+		func(w *world) { w.arrange = func() { _ = os.Remove(w.dir + "/cgroup/cgroup.controllers") } }, "cgroup v2",
+		func(w *world) { // v1 with v2 beside it
+			w.mkdir("cgroup/unified")
+			w.arrange = func() {
+				must(w.t, os.Rename(w.dir+"/cgroup/cgroup.controllers", w.dir+"/cgroup/unified/cgroup.controllers"))
+			}
+		}, ""},
 	"cgroup-not-delegated": {Hint,
 		func(w *world) { w.unit = strings.Replace(unit, "Delegate=yes", "Delegate=no", 1) }, "Delegate=yes",
 		func(w *world) {
 			w.unit = "LoadState=not-found\nTimeoutStopUSec=1min 30s\nKillMode=control-group\nDelegate=no\n"
 		}, ""},
+	"cgroup-no-memory": {Hint,
+		func(w *world) { w.unit = unit + "DelegateSubgroup=\n" }, "DelegateSubgroup=keeper",
+		func(w *world) { w.unit = unit + "DelegateSubgroup=keeper\n" }, ""},
 	"release-writable": {Warning,
 		func(w *world) { w.arrange = func() { must(w.t, os.Chown(w.dir+"/shop/releases/r1", 33, 33)) } }, "releases/r1 can be written to by www-data",
 		func(w *world) { w.arrange = func() { must(w.t, os.Chown(w.dir+"/shop/releases/r1/config", 33, 33)) } }, ""},

@@ -19,7 +19,7 @@ import (
 func (e *examination) systemd(ctx context.Context) {
 	out, err := e.Run(ctx, Call{Argv: []string{
 		"systemctl", "show", e.Unit, "-p",
-		"LoadState,TimeoutStopUSec,KillMode,Delegate,PrivateTmp,ProtectHome,LimitNOFILE",
+		"LoadState,TimeoutStopUSec,KillMode,Delegate,DelegateSubgroup,PrivateTmp,ProtectHome,LimitNOFILE",
 	}})
 	if err != nil {
 		e.unseen("systemd", e.Unit, err, "nothing if superd is not run by systemd; else systemctl show "+e.Unit)
@@ -175,18 +175,33 @@ func timespan(s string) (time.Duration, error) {
 func (e *examination) cgroup() {
 	f := Finding{
 		Severity: Hint, Subject: "cgroups",
-		Why: "For information. superd finds what belongs to a process by its session, its descent and a mark in its environment; " +
-			"only a process that sheds all three outlives a kill, and limits of memory and processor time for a pool as a whole need cgroups.",
+		Why: "For information. Where superd has a cgroup to divide, each process gets one, and a stop ends whatever that process has started. " +
+			"Without, superd finds what belongs to a process by its session, its descent and a mark in its environment; only a process that sheds all three outlives a kill.",
 	}
-	switch _, err := os.Stat(filepath.Join(e.Cgroup, "cgroup.controllers")); {
+	subgroup, known := e.unit["DelegateSubgroup"] // not known to systemd before version 254
+	switch controllers, err := e.controllers(); {
 	case err != nil:
 		f.ID, f.What = "cgroup-v1", "there is no cgroup v2 at "+e.Cgroup
 		f.Do = "nothing is wrong without; boot with systemd.unified_cgroup_hierarchy=1 to have it"
 	case e.unit != nil && e.unit["Delegate"] != "yes":
 		f.ID, f.What = "cgroup-not-delegated", e.Unit+" has no cgroup subtree of its own (Delegate="+e.unit["Delegate"]+")"
 		f.Do = e.do("Delegate=yes")
+	case known && subgroup == "" && slices.Contains(controllers, "memory"):
+		f.ID, f.What = "cgroup-no-memory", "the kernel does not count the memory of each process of "+e.Unit+" by its cgroup"
+		f.Why = "For information. superd measures by smaps_rollup instead, and learns of a kill for want of memory from the kernel's log. " +
+			"The kernel counts below a cgroup only if no process is in that cgroup itself, where systemd puts the keeper unless told otherwise."
+		f.Do = e.do("DelegateSubgroup=keeper")
 	default:
 		return
 	}
 	e.tell(f)
+}
+
+// controllers are those of cgroup v2, which has none on a machine that has v1 beside it.
+func (e *examination) controllers() ([]string, error) {
+	b, err := os.ReadFile(filepath.Join(e.Cgroup, "cgroup.controllers"))
+	if errors.Is(err, os.ErrNotExist) {
+		b, err = os.ReadFile(filepath.Join(e.Cgroup, "unified", "cgroup.controllers"))
+	}
+	return strings.Fields(string(b)), err
 }
