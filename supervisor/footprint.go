@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 )
 
 // Footprints is how much memory each child takes with all of its tree, in bytes: what the
@@ -58,4 +59,30 @@ func proportional(pid int) int64 {
 		}
 	}
 	return 0
+}
+
+// A Charge is what the kernel has charged to the cgroup of a child.
+type Charge struct {
+	CPU    time.Duration // of all that ever were in it
+	Age    time.Duration // of the child
+	Memory int64         // in bytes, as of Footprints
+	Whole  bool          // Memory is counted; else it is to be measured otherwise
+}
+
+// Charges are those of the living children that have a cgroup, by the PID of the child.
+func (c *Children) Charges() map[int]Charge {
+	all := map[int]Charge{}
+	for _, ch := range c.Living() {
+		if _, ok := ch.leafPIDs(); !ok {
+			continue
+		}
+		busy, ok := ch.leaf.CPU()
+		if !ok {
+			continue
+		}
+		charge := Charge{CPU: busy, Age: time.Since(ch.made)}
+		charge.Memory, charge.Whole = ch.leaf.Memory()
+		all[ch.PID()] = charge
+	}
+	return all
 }

@@ -338,3 +338,30 @@ func TestFootprintOfALeaf(t *testing.T) {
 		t.Errorf("the tree takes %d bytes, of which the two that are known take %d", all, its)
 	}
 }
+
+// What the kernel has charged to a leaf has the work of those too who have ended, and of
+// who hides.
+func TestCharges(t *testing.T) {
+	h := newGroupedHouse(t)
+	f := h.open(t)
+	c := f.script("busy", `setsid env -i /bin/sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done' & wait; exec sleep 1000`)
+	idle := f.start("idle", "well", "")
+	eventually(t, "its work is charged", func() bool { return f.Charges()[c.PID()].CPU > 50*time.Millisecond })
+	all := f.Charges()
+	if charge := all[c.PID()]; len(all) != 2 || charge.Age <= 0 || charge.Age > 2*long || charge.Whole != f.groups.HasMemory() {
+		t.Errorf("charges: %+v", all)
+	}
+	if err := idle.KillTree(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "its end is told", idle.Exited())
+	if err := idle.Acknowledge(); err != nil {
+		t.Fatal(err)
+	}
+	if all := f.Charges(); len(all) != 1 {
+		t.Errorf("charges: %+v", all)
+	}
+	if all := newHouse(t).open(t).Charges(); len(all) != 0 {
+		t.Errorf("charges without cgroups: %+v", all)
+	}
+}

@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+
+	"superd/supervisor"
 )
 
 // consumption is what a process and everything below it takes.
@@ -43,6 +45,17 @@ func measure(roots map[int]bool) map[int]consumption {
 		sums[root] = sum
 	}
 	return sums
+}
+
+// charged is what was measured with what the kernel has charged to the cgroup instead:
+// that has also those in it who are not below the process, and who have ended.
+func (is consumption) charged(c supervisor.Charge) consumption {
+	is.busy = c.CPU.Seconds()
+	is.cpu = 100 * is.busy / max(c.Age.Seconds(), 0.01)
+	if c.Whole {
+		is.memory = uint64(c.Memory) //nolint:gosec // is not negative
+	}
+	return is
 }
 
 // uptime is the clock that the starts of processes are told by: it goes on while the

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/prometheus/procfs"
+
+	"superd/control"
+	"superd/supervisor"
 )
 
 func TestMeasureAddsUpATree(t *testing.T) {
@@ -69,5 +72,27 @@ func TestMeasureLeavesNothingOpen(t *testing.T) {
 	}
 	if now := open(); now > before+3 {
 		t.Errorf("%d descriptors became %d", before, now)
+	}
+}
+
+// What is charged to a cgroup counts instead of what was measured, memory only if it is
+// counted there.
+func TestChargedConsumption(t *testing.T) {
+	t.Parallel()
+	measured := consumption{memory: 7, cpu: 1, busy: 1}
+	charge := supervisor.Charge{CPU: 3 * time.Second, Age: 10 * time.Second, Memory: 5 << 20}
+	if is := measured.charged(charge); is != (consumption{memory: 7, cpu: 30, busy: 3}) {
+		t.Errorf("%+v", is)
+	}
+	charge.Whole = true
+	if is := measured.charged(charge); is != (consumption{memory: 5 << 20, cpu: 30, busy: 3}) {
+		t.Errorf("%+v", is)
+	}
+	pid := os.Getpid()
+	s := control.Status{Apps: []control.AppStatus{{Pools: []control.PoolStatus{{Workers: []control.ProcessStatus{{PID: pid}, {PID: 1 << 30}}}}}}}
+	addUsage(&s, map[int]supervisor.Charge{pid: charge, 1 << 30: {CPU: time.Second, Age: time.Second}})
+	w := s.Apps[0].Pools[0].Workers
+	if w[0].Memory != 5<<20 || w[0].CPUSeconds != 3 || w[1].Memory != 0 || w[1].CPU != 100 {
+		t.Errorf("%+v, %+v", w[0].Consumption, w[1].Consumption)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"superd/fpm"
 	"superd/fpm/traffic"
 	"superd/release"
+	"superd/supervisor"
 	"superd/workers"
 )
 
@@ -30,7 +31,7 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 			s.Problems = append(s.Problems, a.name+": "+p)
 		}
 	}
-	addUsage(&s)
+	addUsage(&s, d.children.Charges())
 	s.Healthy = len(s.Problems) == 0
 	return s, nil
 }
@@ -170,13 +171,25 @@ func workerStatus(app, pool string, w workers.WorkerStatus, shot release.Snapsho
 // Its place has been taken by one of the live release; what it has yet to load is gone.
 const stranded = "stranded"
 
-// addUsage measures memory and CPU of everything in s at once.
-func addUsage(s *control.Status) {
+// addUsage measures memory and CPU of everything in s at once. What the kernel has charged
+// to cgroups need not be measured.
+func addUsage(s *control.Status, charges map[int]supervisor.Charge) {
 	roots := map[int]bool{}
-	eachProcess(s, func(pid int, _ *control.Consumption) { roots[pid] = true })
-	used := measure(roots)
+	eachProcess(s, func(pid int, _ *control.Consumption) {
+		if !charges[pid].Whole {
+			roots[pid] = true
+		}
+	})
+	used := map[int]consumption{}
+	if len(roots) > 0 {
+		used = measure(roots)
+	}
 	eachProcess(s, func(pid int, u *control.Consumption) {
-		u.Memory, u.CPU, u.CPUSeconds = used[pid].memory, used[pid].cpu, used[pid].busy
+		is := used[pid]
+		if c, ok := charges[pid]; ok {
+			is = is.charged(c)
+		}
+		u.Memory, u.CPU, u.CPUSeconds = is.memory, is.cpu, is.busy
 	})
 }
 
