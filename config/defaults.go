@@ -11,10 +11,10 @@ import (
 
 func defaults() *Config {
 	return &Config{
-		Socket:   "/run/superd/superd.sock",
-		RunDir:   "/run/superd",
-		StateDir: "/var/lib/superd",
-		LogDir:   "/var/log/superd",
+		Socket:   SystemSocket, // and the rest are root's; see plain.go for others
+		RunDir:   systemRunDir,
+		StateDir: systemStateDir,
+		LogDir:   systemLogDir,
 		Log:      Log{Level: "info", Format: "auto"},
 	}
 }

@@ -14,6 +14,7 @@ type reading struct {
 	problems Problems
 	warnings []Problem
 	accounts accounts
+	who      resident // whose superd reads it
 
 	found
 	broken bool               // some of a file could not be read: what seems to be missing may be there
@@ -43,6 +44,7 @@ func newReading() *reading {
 	return &reading{
 		config:   defaults(),
 		accounts: accounts{known: make(map[accountKey]accountName)},
+		who:      residentOf(os.Geteuid()),
 		taken:    make(map[string]Problem),
 		files:    make(map[fileID]string),
 	}
@@ -165,11 +167,7 @@ func (in *reading) isNew(id fileID, path string, by *node) bool {
 // finish reads the apps, now that every file is known, and gives the verdict.
 func (in *reading) finish() (*Config, error) {
 	c := in.config
-	if err := checkSocket(c.Socket); err != nil {
-		first := in.taken["socket"] // the default is fine, so it was set
-		first.Text = err.Error()
-		in.problems = append(in.problems, first)
-	}
+	in.finishDirectories()
 	in.finishApps()
 	in.finishPrograms()
 	in.finishGroups()

@@ -212,6 +212,10 @@ func checkFPM(n node, a *App) {
 	}
 	checkArgs(n.at("args"), f.Args)
 	checkOutput(n.at("log"), &f.Log, 1)
+	plainFPM(n, f)
+	for i, path := range f.Include {
+		theirInclude(n.at("include").item(i, path), a.Root, path)
+	}
 	f.Include = checkIncludes(n.at("include"), f.Include)
 	for i, path := range f.Warmup {
 		if !strings.HasPrefix(path, "/") {
@@ -343,6 +347,7 @@ func checkIncludes(n node, files []string) []string {
 
 func checkWorker(n node, w *Worker) {
 	checkName(n, w.Name)
+	plainNice(n.at("nice"), w.Nice)
 	if w.Name == "fpm" {
 		n.wrong(`cannot be called "fpm", which is the app's php-fpm in commands`)
 	}

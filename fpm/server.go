@@ -140,7 +140,7 @@ func (s *server) spec(ctx context.Context) (supervisor.Spec, error) {
 	return supervisor.Spec{
 		Name: s.owner.name(), Slot: fmt.Sprintf("%s/fpm@%s/%d", s.owner.id(), at.Base, life), Note: own,
 		Argv: append([]string{pool.Binary}, r.arguments(at.Home)...), Env: env, Dir: "/", Umask: 0o022,
-		User:  myself(),
+		User:  supervisor.Myself(), // the master gives its rights up itself, in its workers
 		Files: files, Log: s.owner.o.Output, StopSignal: syscall.SIGQUIT, StopTimeout: s.owner.drain() + quitGrace,
 		Labels: map[string]string{"app": s.owner.o.App, "pool": "fpm", "release": at.Release, "generation": strconv.FormatUint(at.Number, 10)},
 	}, nil
@@ -153,16 +153,6 @@ func (s *server) reconfigure(ctx context.Context, at place, p Pool) error {
 		return err
 	}
 	return s.configure(at, p)
-}
-
-// myself is superd's own user: the master gives its rights up itself, in its workers.
-func myself() supervisor.Credential {
-	c := supervisor.Credential{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())} //nolint:gosec // ids are not negative
-	groups, _ := os.Getgroups()                                                      // none is what a master can do with
-	for _, g := range groups {
-		c.Groups = append(c.Groups, uint32(g)) //nolint:gosec // likewise
-	}
-	return c
 }
 
 var ready = regexp.MustCompile(`NOTICE: ready to handle connections`)

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -85,6 +86,22 @@ func LookupUser(name, group string) (Credential, error) {
 	}
 	c.GID, err = number(g.Gid)
 	return c, err
+}
+
+// Myself is who superd runs as: the groups it has, which need not be those of the
+// account, for only root may take others. In a container there may be no such account;
+// then its name is its number, and its home what the environment says.
+func Myself() Credential {
+	c := Credential{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())} //nolint:gosec // ids are not negative
+	groups, _ := os.Getgroups()                                           // none is what one can do with
+	for _, g := range groups {
+		c.Groups = append(c.Groups, uint32(g)) //nolint:gosec // likewise
+	}
+	c.Name, c.Home = strconv.Itoa(os.Geteuid()), cmp.Or(os.Getenv("HOME"), "/")
+	if u, err := user.LookupId(c.Name); err == nil {
+		c.Name, c.Home = u.Username, u.HomeDir
+	}
+	return c
 }
 
 func number(id string) (uint32, error) {

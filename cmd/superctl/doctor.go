@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,12 +22,12 @@ func (c *cli) doctorCommand() *cobra.Command {
 			"machine. It only looks, and needs no superd. Hints alone exit 0, a warning or a problem 4, a\nconfiguration that is refused 5.",
 		Args: arguments(0, 0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.Load(file)
+			cfg, err := config.LoadAs(file, whose(file))
 			if err != nil {
 				return c.refused(err)
 			}
 			client := c.client()
-			if c.socket == defaultSocket && !cmd.Flags().Changed("socket") {
+			if os.Getenv("SUPERD_SOCKET") == "" && !cmd.Flags().Changed("socket") {
 				client = control.NewClient(cfg.Socket) // nobody has named another
 			}
 			return c.findings(doctor.New(client.Status, nginx).Examine(cmd.Context(), cfg))
@@ -34,6 +36,19 @@ func (c *cli) doctorCommand() *cobra.Command {
 	cmd.Flags().StringVar(&file, "config", defaultConfig, "the configuration `FILE` of superd")
 	cmd.Flags().StringVar(&nginx, "nginx-config", "", "the `FILE` that nginx is started with, if not its default")
 	return cmd
+}
+
+// whose superd a configuration is of: one's own, if one owns the file, else root's.
+func whose(file string) int {
+	me := os.Geteuid()
+	info, err := os.Stat(file)
+	if err != nil {
+		return me
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) == me {
+		return me
+	}
+	return 0
 }
 
 // refused tells everything that is wrong with the configuration.

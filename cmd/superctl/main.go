@@ -16,13 +16,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"superd/config"
 	"superd/control"
 )
 
 // Set by the linker.
 var version, commit, date = "devel", "unknown", "unknown"
-
-const defaultSocket = "/run/superd/superd.sock"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -125,7 +124,7 @@ func (c *cli) command() *cobra.Command {
 }
 
 // usualSocket is where superd is spoken to unless --socket says something else.
-func usualSocket() string { return cmp.Or(os.Getenv("SUPERD_SOCKET"), defaultSocket) }
+func usualSocket() string { return cmp.Or(os.Getenv("SUPERD_SOCKET"), config.UsualSocket()) }
 
 // arguments demands from least to most of them; what says which.
 func arguments(least, most int, what string) cobra.PositionalArgs {

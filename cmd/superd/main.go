@@ -181,8 +181,8 @@ func becomeKeeper(file string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil {
-		return fmt.Errorf("make run_dir: %w", err)
+	if err := makeDirectories(cfg); err != nil {
+		return coded{fmt.Errorf("%w\nnothing was started", err), exitRejected}
 	}
 	argv := []string{keeper, "run", "--socket", keeperSocket(cfg), "--", self, "serve", "--config", file, "--state", cfg.StateDir}
 	return fmt.Errorf("become %s: %w", keeper, syscall.Exec(keeper, argv, os.Environ()))

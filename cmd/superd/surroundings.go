@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,18 +43,10 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // as itself.
 func (s surroundings) credential() (supervisor.Credential, error) {
 	app := s.app()
-	name, group := app.User, app.Group
-	if name == "" || os.Geteuid() != 0 {
-		u, err := user.Current()
-		if err != nil {
-			return supervisor.Credential{}, fmt.Errorf("look up myself: %w", err)
-		}
-		name = u.Username
+	if os.Geteuid() != 0 || app.User == "" && app.Group == "" {
+		return supervisor.Myself(), nil
 	}
-	if os.Geteuid() != 0 {
-		group = ""
-	}
-	return supervisor.LookupUser(name, group)
+	return supervisor.LookupUser(cmp.Or(app.User, "root"), app.Group)
 }
 
 // vars is what templates stand for in a process of generation g.
