@@ -14,7 +14,6 @@ import (
 
 	"superd/supervisor/cgroup"
 	"superd/supervisor/keeper/client"
-	"superd/supervisor/notify"
 	"superd/supervisor/output"
 )
 
@@ -35,16 +34,13 @@ type Child struct {
 	exited chan struct{}
 	exit   Exit // valid once exited is closed
 
-	more chan time.Duration // how much more time it asks for
+	words // what it has said of itself
 
 	writing sync.Mutex // to its standard input
 
-	mu     sync.Mutex
-	ready  chan struct{}
-	isUp   bool
-	status string
-	told   time.Time // when the stop signal was sent; zero: never
-	killed bool      // superd asked for SIGKILL
+	mu     sync.Mutex // of the words too
+	told   time.Time  // when the stop signal was sent; zero: never
+	killed bool       // superd asked for SIGKILL
 }
 
 func newChild(c *Children, k *client.Child, n note) *Child {
@@ -53,8 +49,7 @@ func newChild(c *Children, k *client.Child, n note) *Child {
 		output: c.output.Attach(output.Life{Name: n.Name, Log: n.Log, Mark: n.Mark, Labels: n.Labels, Out: k.Out, Err: k.Err}),
 		end:    make(chan client.Exit, 1),
 		exited: make(chan struct{}),
-		more:   make(chan time.Duration, 1),
-		ready:  make(chan struct{}),
+		words:  newWords(n.Watchdog),
 	}
 }
 
@@ -98,16 +93,6 @@ func (c *Child) hasExited() bool {
 
 // Exit is how it ended; valid once Exited is closed.
 func (c *Child) Exit() Exit { return c.exit }
-
-// Ready is closed when the child has said READY=1.
-func (c *Child) Ready() <-chan struct{} { return c.ready }
-
-// StatusText is the last STATUS= the child sent.
-func (c *Child) StatusText() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.status
-}
 
 // Told is when the stop signal was sent, by this superd or an earlier one; zero
 // if it was not.
@@ -162,6 +147,11 @@ func (c *Child) Stop(ctx context.Context, sig syscall.Signal, timeout time.Durat
 	if err := c.tell(ctx, sig); err != nil {
 		return Exit{}, false, err
 	}
+	return c.await(ctx, sig, timeout, now)
+}
+
+// await is Stop for a child that needs no word any more; sig is for what it leaves behind.
+func (c *Child) await(ctx context.Context, sig syscall.Signal, timeout time.Duration, now <-chan struct{}) (Exit, bool, error) {
 	end := c.deadline(timeout)
 	inTime, err := c.leaves(ctx, &end, now)
 	if err != nil {
@@ -221,8 +211,8 @@ func (c *Child) leaves(ctx context.Context, end *time.Time, now <-chan struct{})
 			return true, nil
 		case <-ctx.Done():
 			return false, context.Cause(ctx)
-		case more := <-c.more:
-			if later := time.Now().Add(more); !end.IsZero() && later.After(*end) {
+		case later := <-c.more:
+			if !end.IsZero() && later.After(*end) {
 				*end = later
 			}
 		case <-after(*end):
@@ -267,26 +257,6 @@ func after(end time.Time) <-chan time.Time {
 	return time.After(time.Until(end))
 }
 
-// heard takes a message of the child's own.
-func (c *Child) heard(m notify.Message) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if m.Status != "" {
-		c.status = m.Status
-	}
-	if m.Ready && !c.isUp {
-		c.isUp = true
-		close(c.ready)
-	}
-	if m.Extend > 0 {
-		select {
-		case <-c.more: // the latest word counts
-		default:
-		}
-		c.more <- m.Extend
-	}
-}
-
 // tend moves the child's output until it has ended, then says so. It lets go,
 // leaving everything as it is, when superd does.
 func (c *Child) tend() {
@@ -300,8 +270,9 @@ func (c *Child) tend() {
 		moving.Wait()
 		c.mu.Lock()
 		killed := c.killed && e.Status.Signaled() && e.Status.Signal() == unix.SIGKILL
+		fault := c.said.Fault
 		c.mu.Unlock()
-		c.exit = Exit{Status: e.Status, Failure: e.Failure, At: e.At, Ran: max(0, e.At.Sub(c.proc.Born)), Killed: killed}
+		c.exit = Exit{Status: e.Status, Failure: e.Failure, At: e.At, Ran: max(0, e.At.Sub(c.proc.Born)), Killed: killed, Fault: fault}
 		if e.Failure == "" {
 			c.exit.OOM = c.children.shortage.part(c, e.Status, e.At, killed)
 		}
@@ -318,8 +289,9 @@ type Exit struct {
 	Failure string // not empty: it never became the program, and why
 	At      time.Time
 	Ran     time.Duration
-	Killed  bool // superd killed it
-	OOM     OOM  // the part that want of memory had in it
+	Killed  bool   // superd killed it
+	OOM     OOM    // the part that want of memory had in it
+	Fault   string // why superd ended it when nobody had asked for that: "watchdog"; else empty
 }
 
 // Code is the exit code, -1 after a signal or a failure to start.
@@ -331,13 +303,17 @@ func (e Exit) Code() int {
 }
 
 // String is how a person is told: "exit 255 after 300ms", "signal SIGKILL after 2s",
-// "out of memory: killed by the kernel after 2s".
+// "watchdog: signal SIGABRT after 5m0s", "out of memory: killed by the kernel after 2s".
 func (e Exit) String() string {
 	ran := e.Ran.Round(time.Millisecond)
 	if e.OOM == OOMKill {
 		return fmt.Sprintf("out of memory: killed by the kernel after %s", ran)
 	}
-	return e.manner(ran) + e.OOM.remark()
+	how := e.manner(ran) + e.OOM.remark()
+	if e.Fault != "" {
+		return e.Fault + ": " + how
+	}
+	return how
 }
 
 func (e Exit) manner(ran time.Duration) string {

@@ -65,11 +65,11 @@ func TestExits(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	s := spec("shop/emails:3", "well")
-	if got := s.environ("m"); !slices.Contains(got, "SUPERD_SLOT=shop/emails:3@1") || got[len(got)-1] != "SUPERD_CHILD=m" {
+	if got := s.environ("m", ""); !slices.Contains(got, "SUPERD_SLOT=shop/emails:3@1") || got[len(got)-1] != "SUPERD_CHILD=m" {
 		t.Errorf("environment %q", got)
 	}
 	s.Env = append(s.Env, "SUPERD_SLOT=mine")
-	if got := s.environ("m"); slices.Contains(got, "SUPERD_SLOT=shop/emails:3@1") {
+	if got := s.environ("m", ""); slices.Contains(got, "SUPERD_SLOT=shop/emails:3@1") {
 		t.Errorf("environment %q", got)
 	}
 }

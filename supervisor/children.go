@@ -94,6 +94,7 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 	for _, k := range keeper.Children() {
 		ch := newChild(c, k, unpackNote(k.Note, k.Slot))
 		ch.adopt(whenTold(c.ledger, k))
+		ch.recall(c.ledger.words(k.PID, k.Start))
 		c.add(ch)
 		c.first = append(c.first, ch)
 	}
@@ -208,13 +209,13 @@ func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
 	if err := c.starts.wait(ctx); err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
-	n := note{Name: s.Name, Mark: rand.Text(), Log: s.Log, Labels: s.Labels, Own: s.Note}
+	n := note{Name: s.Name, Mark: rand.Text(), Log: s.Log, Labels: s.Labels, Watchdog: interval(s.Watchdog), Own: s.Note}
 	packed, err := n.pack()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	k, err := c.spawn(ctx, client.Spec{
-		Slot: s.Slot, Note: packed, Argv: s.Argv, Env: s.environ(n.Mark),
+		Slot: s.Slot, Note: packed, Argv: s.Argv, Env: s.environ(n.Mark, c.NotifySocket()),
 		Dir: s.Dir, UID: s.User.UID, GID: s.User.GID, Groups: s.User.Groups,
 		Umask: s.Umask, Nice: s.Nice, Limits: s.Limits, Files: s.Files, Err: c.output.Apart(s.Name), In: s.Stdin,
 	}, n.Mark)
@@ -351,8 +352,8 @@ func (c *Children) forget(ch *Child) {
 	}
 }
 
-// hear gives each message to the child whose process, or whose session, it came
-// from; the kernel vouches for the sender's PID.
+// hear gives each message to the child whose tree it came from; the kernel vouches for
+// the sender's PID.
 func (c *Children) hear(ctx context.Context) {
 	err := c.notify.Run(ctx, func(m notify.Message) {
 		if ch := c.sender(m.PID); ch != nil {
@@ -364,15 +365,44 @@ func (c *Children) hear(ctx context.Context) {
 	}
 }
 
+// sender is the child of whose tree a process is, nil if it is of none, or gone: then
+// nobody can tell any more.
 func (c *Children) sender(pid int) *Child {
+	if ch := c.leader(pid); ch != nil {
+		return ch
+	}
+	if mark := markOf(pid); mark != "" { // it has made a session of its own
+		if ch := c.find(func(ch *Child) bool { return ch.note.Mark == mark }); ch != nil {
+			return ch
+		}
+	}
+	for p, depth := pid, 0; p > 1 && depth < 64; depth++ { // and no environment
+		s, err := readStat(p)
+		if err != nil {
+			return nil
+		}
+		p = s.parent
+		if ch := c.leader(p); ch != nil {
+			return ch
+		}
+	}
+	return nil
+}
+
+// leader is the child that a process is, or of whose session it is.
+func (c *Children) leader(pid int) *Child {
 	session, err := notify.SessionOf(pid)
 	if err != nil {
 		session = pid
 	}
+	return c.find(func(ch *Child) bool { return ch.proc.PID == pid || ch.proc.PID == session })
+}
+
+func (c *Children) find(is func(*Child) bool) *Child {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, ch := range c.kids {
-		if ch.proc.PID == pid || ch.proc.PID == session {
+		if is(ch) {
 			return ch
 		}
 	}

@@ -45,7 +45,7 @@ type identity struct {
 }
 
 type line struct {
-	Event string    `json:"event"` // born | told | gone
+	Event string    `json:"event"` // born | said | told | gone
 	Boot  string    `json:"boot,omitempty"`
 	Slot  string    `json:"slot,omitempty"`
 	PID   int       `json:"pid"`
@@ -56,6 +56,8 @@ type line struct {
 	Mark    string `json:"mark,omitempty"`
 	Signal  int    `json:"signal,omitempty"`
 	Timeout int64  `json:"timeout,omitempty"` // nanoseconds
+
+	Said *account `json:"said,omitempty"` // by the child, of itself
 }
 
 const (
@@ -101,6 +103,11 @@ func (l *ledger) apply(x line) {
 	switch x.Event {
 	case "born":
 		l.live[id] = x
+	case "said":
+		if known, ok := l.live[id]; ok {
+			known.Said = x.Said
+			l.live[id] = known
+		}
 	case "told":
 		l.tolds[id] = x.At
 	case "gone":
@@ -123,6 +130,22 @@ func (l *ledger) living() map[identity]line {
 
 func (l *ledger) tell(pid int, start uint64, at time.Time) {
 	l.add(line{Event: "told", PID: pid, Start: start, At: at}, true)
+}
+
+// said is not synced: it has to outlive superd, and a machine that goes down takes the
+// child along.
+func (l *ledger) said(pid int, start uint64, s account) {
+	l.add(line{Event: "said", PID: pid, Start: start, At: time.Now(), Said: &s}, false)
+}
+
+// words are what a child has said to an earlier superd.
+func (l *ledger) words(pid int, start uint64) account {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if x := l.live[identity{pid, start}]; x.Said != nil {
+		return *x.Said
+	}
+	return account{}
 }
 
 func (l *ledger) gone(pid int, start uint64) {

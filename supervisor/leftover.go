@@ -94,7 +94,7 @@ type leftover struct {
 
 func (c *Children) leftover(id identity, x line, pidfd *os.File) *leftover {
 	ch := &Child{
-		children: c, note: note{Name: x.Slot, Mark: x.Mark}, exited: make(chan struct{}), more: make(chan time.Duration, 1),
+		children: c, note: note{Name: x.Slot, Mark: x.Mark}, exited: make(chan struct{}), words: newWords(0), made: x.At,
 		proc: &client.Child{Slot: x.Slot, PID: id.PID, Start: id.Start, Born: x.At, Pidfd: pidfd},
 		told: c.ledger.told(id.PID, id.Start), leaf: c.leafOf(x.Slot, x.Mark),
 	}

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -46,6 +47,7 @@ var moods = map[string]func(args []string){
 	"late":    beLate,
 	"echo":    beEcho,
 	"hide":    beHiding,
+	"play":    beActor,
 }
 
 // beWell leaves when it is told to.
@@ -172,14 +174,19 @@ func beTalkative([]string) {
 }
 
 func tellSuperd(text string) {
+	if err := tryToTell(text); err != nil {
+		panic(err)
+	}
+}
+
+func tryToTell(text string) error {
 	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
-		panic(err)
+		return err
 	}
-	if _, err := c.Write([]byte(text)); err != nil {
-		panic(err)
-	}
-	c.Close()
+	defer c.Close()
+	_, err = c.Write([]byte(text))
+	return err
 }
 
 // beReady says so, itself or by a child.
@@ -192,6 +199,62 @@ func beReady(args []string) {
 		tellSuperd("READY=1\nSTATUS=all is well")
 	}
 	<-terms
+}
+
+// beActor does what its script says, word by word.
+func beActor(script []string) {
+	var deaf atomic.Bool
+	aborts := make(chan os.Signal, 10)
+	signal.Notify(aborts, syscall.SIGABRT)
+	go func() {
+		for range aborts {
+			if !deaf.Load() {
+				fmt.Println("aborted")
+				os.Exit(86)
+			}
+		}
+	}()
+	for _, word := range script {
+		verb, arg, _ := strings.Cut(word, ":")
+		switch verb {
+		case "wait":
+			time.Sleep(milliseconds(arg))
+		case "term":
+			<-terms
+		case "hang": // until it is aborted
+			time.Sleep(time.Hour)
+		case "deaf": // to that too
+			deaf.Store(true)
+			time.Sleep(time.Hour)
+		case "exit":
+			beSick([]string{arg})
+		case "feed": // feed:100:20, twenty times, one each 100 ms
+			pause, times, _ := strings.Cut(arg, ":")
+			for n := 0; times == "" || n < int(milliseconds(times)/time.Millisecond); n++ {
+				_ = tryToTell("WATCHDOG=1") // while superd is away the socket is full in the end
+				time.Sleep(milliseconds(pause))
+			}
+		case "print":
+			fmt.Println(os.ExpandEnv(arg))
+		case "pid":
+			fmt.Println("pid", os.Getpid())
+		case "apart": // another process of a session of its own does the rest
+			cmd := again("play " + strings.NewReplacer(",", " ", "_COMMA_", ",").Replace(arg))
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			if err := cmd.Start(); err != nil {
+				panic(err)
+			}
+		case "bare": // likewise, without an environment to know it by
+			cmd := exec.Command(os.Args[0])
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			cmd.Env = []string{"NOTIFY_SOCKET=" + os.Getenv("NOTIFY_SOCKET"), "MOOD=play " + strings.ReplaceAll(arg, ",", " ")}
+			if err := cmd.Start(); err != nil {
+				panic(err)
+			}
+		default:
+			tellSuperd(strings.ReplaceAll(word, "_SPACE_", " "))
+		}
+	}
 }
 
 // beLate is ready when it is told, says so, and notes that it has.

@@ -221,10 +221,27 @@ func (p *Process) spawn(ctx context.Context) (*Child, error) {
 // holds p.mu.
 func (p *Process) ends() bool { return p.wanted != wantUp || p.asked > p.obeyed }
 
+func (p *Process) isUnwanted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ends()
+}
+
 // A life is what became of one child while it lived.
 type life struct {
 	proved bool
-	failed error // why it did not prove itself and was ended for that
+	failed error // why it was ended without anybody having asked for that
+	hunger hunger
+}
+
+// judged takes note of what the proof has brought, at the time that it did.
+func (l *life) judged(proved bool, err error, c *Child) {
+	switch l.proved = proved; {
+	case proved:
+		l.hunger.since = time.Now()
+	case !c.hasExited():
+		l.failed = err
+	}
 }
 
 // live is one life: until the child has ended. The error is that ctx ended first.
@@ -237,10 +254,10 @@ func (p *Process) live(ctx context.Context, c *Child) (life, error) {
 	proving.Go(func() { proof <- p.terms().Proof(pctx, c) })
 	var l life
 	for {
-		if s, leave := p.leaving(c); leave {
+		c.record()
+		if p.isEnding(c, &l) {
 			cancel()
-			p.move(s, ProcessEvent{Child: c, Proved: l.proved})
-			return l, p.stop(ctx, c)
+			return l, p.stop(ctx, c, &l)
 		}
 		select {
 		case <-ctx.Done():
@@ -255,16 +272,38 @@ func (p *Process) live(ctx context.Context, c *Child) (life, error) {
 			}
 			return l, nil
 		case err := <-proof:
-			l.proved = p.judge(c, err)
-			if l.proved || c.hasExited() {
-				continue
-			}
-			l.failed = err
-			p.move(Stopping, ProcessEvent{Child: c, Err: err})
-			return l, p.stop(ctx, c)
+			l.judged(p.judge(c, err), err, c)
+		case <-l.hunger.look(c):
+		case <-c.stir:
 		case <-p.wake:
 		}
 	}
+}
+
+// isEnding tells whether the life is to be ended, or ends itself, and shows it: because
+// that is wanted, because it did not prove itself or misses its watchdog, or because it
+// says so.
+func (p *Process) isEnding(c *Child, l *life) bool {
+	s, leave := p.leaving(c)
+	if !leave && l.failed == nil && !c.hasExited() && !c.goes() {
+		if l.failed = l.hunger.missed(c, time.Now()); l.failed != nil {
+			c.blame(watchdogFault)
+			c.record()
+		}
+	}
+	switch {
+	case c.hasExited():
+		return false
+	case leave:
+		p.move(s, ProcessEvent{Child: c, Proved: l.proved})
+	case l.failed != nil:
+		p.move(Stopping, ProcessEvent{Child: c, Err: l.failed})
+	case c.goes():
+		p.move(Stopping, ProcessEvent{Child: c, Proved: l.proved})
+	default:
+		return false
+	}
+	return true
 }
 
 // judge takes note of what the proof said.
@@ -295,17 +334,21 @@ func (p *Process) leaving(c *Child) (State, bool) {
 }
 
 // stop ends the child as the policy says. Retire meanwhile only changes the name
-// of the state, and Kill cuts the wait short.
-func (p *Process) stop(ctx context.Context, c *Child) error {
+// of the state, and Kill cuts the wait short. One that goes by itself is told nothing; it
+// is a failure when it has to be killed.
+func (p *Process) stop(ctx context.Context, c *Child, l *life) error {
 	p.mu.Lock()
-	now := p.kill
+	now, rest := p.kill, p.policy.StopSignal
+	sig, timeout := p.policy.farewell(c)
 	p.mu.Unlock()
 	over := make(chan error, 1)
 	var stopping sync.WaitGroup
 	defer stopping.Wait()
 	stopping.Go(func() {
-		policy := p.terms()
-		_, _, err := c.Stop(ctx, policy.StopSignal, policy.StopTimeout, now)
+		killed, err := c.bid(ctx, sig, rest, timeout, now)
+		if killed && sig == 0 && !p.isUnwanted() {
+			l.failed = fmt.Errorf("%s has said STOPPING=1 and not ended within %s", c.Name(), timeout)
+		}
 		over <- err
 	})
 	for {
@@ -333,8 +376,9 @@ func (p *Process) stop(ctx context.Context, c *Child) error {
 // ended as planned, comes at once.
 func (p *Process) after(c *Child, l life) time.Duration {
 	exit, policy := c.Exit(), p.terms()
-	asked := l.failed == nil && (!c.Told().IsZero() || exit.Killed)
-	planned := asked || l.failed == nil && exit.Planned(policy.Planned)
+	failed := l.failed != nil || exit.Fault != ""
+	asked := !failed && (!c.Told().IsZero() || exit.Killed)
+	planned := asked || !failed && exit.Planned(policy.Planned)
 	ended := ProcessEvent{Child: c, Exit: &exit, Planned: planned, Proved: l.proved, Err: l.failed}
 	if err := c.Acknowledge(); err != nil {
 		ended.Err = errors.Join(ended.Err, fmt.Errorf("acknowledge the exit of %s: %w", p.name, err))

@@ -26,6 +26,7 @@ type subject struct {
 	mood   string
 	asked  int // how often the specification was asked for
 	block  chan struct{}
+	dog    time.Duration // its watchdog
 	heard  []ProcessEvent
 	failed error
 }
@@ -46,7 +47,7 @@ func newSubject(f *fleet, mood string, p Policy) *subject {
 	s.Process = NewProcess(f.Children, "w", p, func(ctx context.Context) (Spec, error) {
 		s.mu.Lock()
 		s.asked++
-		n, mood, block, failed := s.asked, s.mood, s.block, s.failed
+		n, mood, block, failed, dog := s.asked, s.mood, s.block, s.failed, s.dog
 		s.mu.Unlock()
 		if block != nil {
 			select {
@@ -54,7 +55,9 @@ func newSubject(f *fleet, mood string, p Policy) *subject {
 			case <-ctx.Done():
 			}
 		}
-		return spec("w", mood, fmt.Sprint("LIFE=", n), "NOTIFY_SOCKET="+f.NotifySocket()), failed
+		is := spec(s.Name(), mood, fmt.Sprint("LIFE=", n), "NOTIFY_SOCKET="+f.NotifySocket())
+		is.Watchdog = dog
+		return is, failed
 	}, func(e ProcessEvent) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

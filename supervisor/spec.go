@@ -31,6 +31,10 @@ type Spec struct {
 	Log    string     // file of its output below the log directory; "": as the settings of output.Store say
 	Stdin  bool       // its standard input is a pipe, see Child.Write; else /dev/null
 
+	// Watchdog is how often it has to say WATCHDOG=1 once it is ready, 0: never. It is
+	// told so by NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID in its environment.
+	Watchdog time.Duration
+
 	// How it is ended when its keeper was lost; no signal: SIGTERM, and 90 s.
 	StopSignal  syscall.Signal
 	StopTimeout time.Duration
@@ -128,6 +132,8 @@ type note struct {
 
 	Labels map[string]string `json:"labels,omitempty"`
 
+	Watchdog time.Duration `json:"watchdog,omitempty"`
+
 	Own json.RawMessage `json:"own,omitempty"`
 }
 
@@ -140,11 +146,21 @@ func (n note) pack() ([]byte, error) {
 }
 
 // environ is the environment of the spec with our marks. A SUPERD_SLOT of the
-// caller's stands.
-func (s Spec) environ(mark string) []string {
+// caller's stands, and a NOTIFY_SOCKET too.
+func (s Spec) environ(mark, socket string) []string {
 	env := slices.Clip(s.Env)
-	if !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, slotName) }) {
+	lacks := func(name string) bool {
+		return !slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, name) })
+	}
+	if lacks(slotName) {
 		env = append(env, slotName+s.Slot)
+	}
+	if s.Watchdog > 0 && socket != "" {
+		if lacks("NOTIFY_SOCKET=") {
+			env = append(env, "NOTIFY_SOCKET="+socket)
+		}
+		usec := strconv.FormatInt(interval(s.Watchdog).Microseconds(), 10)
+		env = append(env, "WATCHDOG_USEC="+usec, client.OwnPID)
 	}
 	return append(env, markName+mark)
 }

@@ -230,6 +230,20 @@ func carries(pid int, mark string) bool {
 	return err == nil && (bytes.HasPrefix(env, entry) || bytes.Contains(env, append([]byte{0}, entry...)))
 }
 
+// markOf is the mark in the environment of a process, of whichever child it is.
+func markOf(pid int) string {
+	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return ""
+	}
+	for entry := range strings.SplitSeq(string(env), "\x00") {
+		if mark, ok := strings.CutPrefix(entry, markName); ok {
+			return mark
+		}
+	}
+	return ""
+}
+
 // stat is what we read of /proc/PID/stat, see proc(5).
 type stat struct {
 	pid, parent, session int

@@ -129,6 +129,9 @@ type Status struct {
 	Since    time.Time
 	Restarts int
 	Last     *Exit // how the life before ended
+
+	Text      string // what the child says of itself (STATUS=)
+	Reloading bool   // it has said that it reads its configuration anew
 }
 
 // Status is the process as it is now.
@@ -137,7 +140,7 @@ func (p *Process) Status() Status {
 	defer p.mu.Unlock()
 	s := Status{Name: p.name, State: p.state, Since: p.since, Restarts: p.restarts, Last: p.last}
 	if p.child != nil {
-		s.PID = p.child.PID()
+		s.PID, s.Text, s.Reloading = p.child.PID(), p.child.StatusText(), p.child.Reloading()
 	}
 	return s
 }
@@ -175,18 +178,29 @@ func Wrote(line *regexp.Regexp, d time.Duration) func(context.Context, *Child) e
 	}
 }
 
-// said waits for a word of the child's. What it said before it died counts.
+// said waits for a word of the child's. What it said before it died counts, and when it
+// asks for more time (EXTEND_TIMEOUT_USEC) it gets that.
 func said(ctx context.Context, c *Child, word <-chan struct{}, d time.Duration, not string) error {
-	select {
-	case <-word:
-		return nil
-	case <-ctx.Done():
-	case <-c.Exited():
-	case <-time.After(d):
-		if c.adopted {
+	begun := time.Now()
+	end := begun.Add(d)
+	for waits := true; waits; {
+		select {
+		case <-word:
 			return nil
+		case later := <-c.more:
+			if later.After(end) {
+				end = later
+			}
+		case <-ctx.Done():
+			waits = false
+		case <-c.Exited():
+			waits = false
+		case <-time.After(time.Until(end)):
+			if c.adopted {
+				return nil
+			}
+			return fmt.Errorf("%s %s within %s", c.Name(), not, end.Sub(begun).Round(time.Millisecond))
 		}
-		return fmt.Errorf("%s %s within %s", c.Name(), not, d)
 	}
 	select {
 	case <-word:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -212,6 +213,9 @@ func (s *stage) execute(spec *wire.Spec) error {
 	}
 	if err := writeAll(s.report, []byte(launching)); err != nil {
 		return err
+	}
+	if i := slices.Index(spec.Env, wire.OwnPID); i >= 0 {
+		spec.Env[i] += itoa(os.Getpid())
 	}
 	var last error = unix.ENOENT
 	for _, place := range places {

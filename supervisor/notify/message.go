@@ -10,17 +10,21 @@ import (
 type Message struct {
 	PID       int // who sent it, by the kernel's word
 	Ready     bool
+	Stated    bool // Status was said, maybe to be empty
 	Status    string
 	Watchdog  bool
+	Trigger   bool // WATCHDOG=trigger: it wants to be taken for one that has missed its watchdog
 	Stopping  bool
 	Reloading bool
 	MainPID   int           // 0: not said
 	Extend    time.Duration // how much more time it asks for
+	Timed     bool          // Every was said, maybe to be 0
+	Every     time.Duration // how often WATCHDOG=1 comes from now on; 0: no more
 }
 
-// maxExtend bounds what a child may ask for: a week is meant, ten thousand years
-// are an overflow.
-const maxExtend = 7 * 24 * time.Hour
+// longest bounds what a child may ask for: a week is meant, ten thousand years are an
+// overflow.
+const longest = 7 * 24 * time.Hour
 
 // parse reads the variables we know and passes over all else. Of two with the
 // same name the later one counts.
@@ -35,17 +39,19 @@ func parse(b []byte) Message {
 		case "READY":
 			m.Ready = value == "1"
 		case "WATCHDOG":
-			m.Watchdog = value == "1"
+			m.Watchdog, m.Trigger = value == "1", value == "trigger"
+		case "WATCHDOG_USEC":
+			m.Every, m.Timed = microseconds(value)
 		case "STOPPING":
 			m.Stopping = value == "1"
 		case "RELOADING":
 			m.Reloading = value == "1"
 		case "STATUS":
-			m.Status = strings.ToValidUTF8(value, "�")
+			m.Stated, m.Status = true, strings.ToValidUTF8(value, "�")
 		case "MAINPID":
 			m.MainPID = pid(value)
 		case "EXTEND_TIMEOUT_USEC":
-			m.Extend = extend(value)
+			m.Extend, _ = microseconds(value)
 		}
 	}
 	return m
@@ -59,10 +65,11 @@ func pid(s string) int {
 	return int(n)
 }
 
-func extend(usec string) time.Duration {
-	n, err := strconv.ParseUint(usec, 10, 63)
+// microseconds is a time as sd_notify writes it; false: it is none.
+func microseconds(s string) (time.Duration, bool) {
+	n, err := strconv.ParseUint(s, 10, 63)
 	if err != nil {
-		return 0
+		return 0, false
 	}
-	return time.Duration(min(n, uint64(maxExtend/time.Microsecond))) * time.Microsecond
+	return time.Duration(min(n, uint64(longest/time.Microsecond))) * time.Microsecond, true
 }

@@ -85,7 +85,9 @@ func TestMessages(t *testing.T) {
 	c := dial(t, e.Path())
 	for _, text := range []string{
 		"READY=1\nSTATUS=all is well\nMAINPID=77\nEXTEND_TIMEOUT_USEC=1500000\nWATCHDOG=1\nSTOPPING=1\nRELOADING=1\n",
-		"READY=yes\nSTATUS=\xff\nMAINPID=-3\nEXTEND_TIMEOUT_USEC=99999999999999999999\nX=READY=1",
+		"WATCHDOG=trigger\nWATCHDOG_USEC=0\nSTATUS=",
+		"WATCHDOG_USEC=30000000\nWATCHDOG=0",
+		"READY=yes\nSTATUS=\xff\nMAINPID=-3\nWATCHDOG_USEC=soon\nEXTEND_TIMEOUT_USEC=99999999999999999999\nX=READY=1",
 		strings.Repeat("x", maxMessage+1),
 		"",
 		"STATUS=" + strings.Repeat("x", maxMessage-len("STATUS=")),
@@ -94,13 +96,15 @@ func TestMessages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	e.until(t, "four messages", func(m []Message) bool { return len(m) == 4 })
+	e.until(t, "six messages", func(m []Message) bool { return len(m) == 6 })
 	me := os.Getpid()
 	want := []Message{
-		{PID: me, Ready: true, Status: "all is well", MainPID: 77, Extend: 1500 * time.Millisecond, Watchdog: true, Stopping: true, Reloading: true},
-		{PID: me, Status: "�"},
+		{PID: me, Ready: true, Stated: true, Status: "all is well", MainPID: 77, Extend: 1500 * time.Millisecond, Watchdog: true, Stopping: true, Reloading: true},
+		{PID: me, Trigger: true, Timed: true, Stated: true},
+		{PID: me, Timed: true, Every: 30 * time.Second},
+		{PID: me, Stated: true, Status: "�"},
 		{PID: me},
-		{PID: me, Status: strings.Repeat("x", maxMessage-len("STATUS="))},
+		{PID: me, Stated: true, Status: strings.Repeat("x", maxMessage-len("STATUS="))},
 	}
 	if !slices.Equal(e.heard, want) {
 		t.Errorf("heard %+v", e.heard)
@@ -226,7 +230,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("\n=\nREADY"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := parse(b)
-		if m.PID != 0 || m.MainPID < 0 || m.Extend < 0 || m.Extend > maxExtend || len(m.Status) > 3*len(b) {
+		if m.PID != 0 || m.MainPID < 0 || m.Extend < 0 || m.Extend > longest || m.Every < 0 || m.Every > longest || len(m.Status) > 3*len(b) {
 			t.Fatalf("%q: %+v", b, m)
 		}
 		if m.Ready && !strings.Contains(string(b), "READY=1") {

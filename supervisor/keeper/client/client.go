@@ -58,6 +58,9 @@ type Spec struct {
 	Err, In bool
 }
 
+// OwnPID is an entry of Spec.Env to which a child adds its own PID.
+const OwnPID = wire.OwnPID
+
 // A Limit is one resource limit (getrlimit(2)).
 type Limit struct {
 	Resource   int

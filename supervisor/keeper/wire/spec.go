@@ -12,6 +12,10 @@ import (
 // takes by default (execve(2), a quarter of an 8 MiB stack).
 const MaxSpec = 4 << 20
 
+// OwnPID is an entry of Env to which the child adds its PID, that of its main process:
+// nobody knows it before.
+const OwnPID = "WATCHDOG_PID="
+
 // Seals are what the memfd of a Spec must carry: nobody changes it any more.
 const Seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
