@@ -6,9 +6,9 @@ import (
 	"syscall"
 )
 
-// failpoint is where a test ends superd, its keeper, or both: see
+// failpoint is where a test ends superd, its keeper, or both, or holds superd: see
 // docs/decisions/0004-failpoints.md. The file has the name of a point and, after a space,
-// who is to be killed there.
+// what is to happen there.
 func failpoint() func(string) {
 	file := os.Getenv("SUPERD_FAILPOINT")
 	if file == "" {
@@ -19,15 +19,20 @@ func failpoint() func(string) {
 		if err != nil {
 			return
 		}
-		wanted, who, _ := strings.Cut(strings.TrimRight(string(text), " \n"), " ")
+		wanted, what, _ := strings.Cut(strings.TrimRight(string(text), " \n"), " ")
 		if wanted != name || os.Remove(file) != nil {
 			return
 		}
-		if who == "keeper" || who == "both" {
-			_ = syscall.Kill(os.Getppid(), syscall.SIGKILL) // the test sees whether it is gone
-		}
-		if who != "keeper" {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // nothing is left to say so
+		switch what { // no error is told: the test sees who is gone
+		case "stop":
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		case "keeper":
+			_ = syscall.Kill(os.Getppid(), syscall.SIGKILL)
+		case "both":
+			_ = syscall.Kill(os.Getppid(), syscall.SIGKILL)
+			fallthrough
+		default:
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
 	}
