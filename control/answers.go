@@ -200,6 +200,10 @@ func (q *request) restart() error {
 	return q.order(ProcessOrder{Verb: VerbRestart}, &struct{}{}, nil)
 }
 
+func (q *request) reloadProcess() error {
+	return q.order(ProcessOrder{Verb: VerbReload}, &struct{}{}, nil)
+}
+
 func (q *request) stop() error {
 	var body StopRequest
 	return q.order(ProcessOrder{Verb: VerbStop}, &body, func(o *ProcessOrder) error {

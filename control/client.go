@@ -133,7 +133,7 @@ func (c *Client) Resume(ctx context.Context, app string) (Done, error) {
 func (c *Client) Process(ctx context.Context, o ProcessOrder) ([]ProcessResult, error) {
 	var body any = struct{}{}
 	switch o.Verb {
-	case VerbStart, VerbRestart:
+	case VerbStart, VerbRestart, VerbReload:
 	case VerbStop:
 		body = StopRequest{o.Now}
 	case VerbSignal:

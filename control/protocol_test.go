@@ -45,6 +45,7 @@ var spoken = map[string]struct {
 	"POST /v1/processes/{name...}/stop":    {StopRequest{}, []ProcessResult{}, []int{200}},
 	"POST /v1/processes/{name...}/restart": {nil, []ProcessResult{}, []int{200}},
 	"POST /v1/processes/{name...}/signal":  {SignalRequest{}, []ProcessResult{}, []int{200}},
+	"POST /v1/processes/{name...}/reload":  {nil, []ProcessResult{}, []int{200}},
 	"POST /v1/processes/{name...}/scale":   {ScaleRequest{}, []ProcessResult{}, []int{200}},
 	"GET /v1/metrics":                      {nil, "", []int{200}},
 	"POST /v1/superd/upgrade":              {UpgradeRequest{}, UpgradeAnswer{}, []int{200}},

@@ -49,6 +49,7 @@ var routes = []route{
 	{"POST", "/v1/processes/{name...}/restart", RoleOperate, (*request).restart},
 	{"POST", "/v1/processes/{name...}/signal", RoleOperate, (*request).signal},
 	{"POST", "/v1/processes/{name...}/scale", RoleOperate, (*request).scale},
+	{"POST", "/v1/processes/{name...}/reload", RoleOperate, (*request).reloadProcess},
 	{"GET", "/v1/processes/{name...}/attach", RoleRead, (*request).attach},
 	{"POST", "/v1/processes/{name...}/stdin", RoleOperate, (*request).input},
 

@@ -122,14 +122,18 @@ type ProcessStatus struct {
 	Name       string    `json:"name"` // "shop/emails:3"
 	App        string    `json:"app,omitempty"`
 	Pool       string    `json:"pool,omitempty"`
+	Program    string    `json:"program,omitempty"`
 	State      string    `json:"state"`
+	Reason     string    `json:"reason,omitempty"` // why it waits, or was given up
 	PID        int       `json:"pid,omitempty"`
 	Release    string    `json:"release,omitempty"`
 	Generation uint64    `json:"generation,omitempty"`
 	Stale      bool      `json:"stale,omitempty"` // runs another release than the live one
 	Since      time.Time `json:"since,omitzero"`
 	Restarts   int       `json:"restarts,omitempty"`
-	Last       string    `json:"last,omitempty"` // how the life before ended
+	Last       string    `json:"last,omitempty"`        // how the life before ended
+	StatusText string    `json:"status_text,omitempty"` // what it says of itself by STATUS=
+	NextRun    time.Time `json:"next_run,omitzero"`     // of a program with a schedule
 	Consumption
 }
 
@@ -224,6 +228,7 @@ const (
 	VerbStart   Verb = "start"
 	VerbStop    Verb = "stop"
 	VerbRestart Verb = "restart"
+	VerbReload  Verb = "reload" // of its own configuration; programs only
 	VerbSignal  Verb = "signal"
 	VerbScale   Verb = "scale"
 )

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -101,6 +102,9 @@ func processNames(status control.Status) []string {
 		}
 	}
 	for _, p := range status.Programs {
+		if len(names) == 0 || !slices.Contains(names, p.Program) {
+			names = append(names, p.Program)
+		}
 		names = append(names, p.Name)
 	}
 	return names

@@ -12,9 +12,15 @@ import (
 func (c *cli) reloadCommand() *cobra.Command {
 	var plan bool
 	cmd := &cobra.Command{
-		Use: "reload", Short: "read the configuration and make it hold; --plan only tells what that would change",
-		Args: arguments(0, 0, "no argument"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use: "reload [NAME…]", Short: "read the configuration and make it hold; with NAME have these programs read theirs",
+		Args: arguments(0, -1, "names of programs"), ValidArgsFunction: c.completeProcesses,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if plan && len(args) > 0 {
+				return usage("--plan is for the configuration of superd, and goes without names")
+			}
+			if len(args) > 0 {
+				return c.order(cmd.Context(), each(args, control.ProcessOrder{Verb: control.VerbReload}))
+			}
 			r, err := c.client().Reload(cmd.Context(), plan)
 			if err != nil {
 				return err
@@ -22,7 +28,7 @@ func (c *cli) reloadCommand() *cobra.Command {
 			return c.showReload(r)
 		},
 	}
-	cmd.Flags().BoolVar(&plan, "plan", false, "change nothing")
+	cmd.Flags().BoolVar(&plan, "plan", false, "only tell what that would change")
 	return cmd
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -54,6 +55,11 @@ func (c *cli) statusText(s control.Status) error {
 	var rows [][]string
 	for _, a := range s.Apps {
 		rows = append(rows, rowsOf(a)...)
+	}
+	for _, p := range s.Programs {
+		rows = append(rows, []string{
+			p.Name, programState(p), "-", pid(p.PID), ago(p.Since), strconv.Itoa(p.Restarts), size(p.Memory), percent(p.CPU),
+		})
 	}
 	if err := c.table("NAME\tSTATE\tRELEASE\tPID\tSINCE\tRESTARTS\tMEMORY\tCPU\t", rows); err != nil {
 		return err
@@ -127,6 +133,21 @@ func rowsOf(a control.AppStatus) [][]string {
 	return rows
 }
 
+// programState is the state of a program with what a person wants to know of it.
+func programState(p control.ProcessStatus) string {
+	switch {
+	case p.Reason != "":
+		return p.State + " (" + p.Reason + ")"
+	case !p.NextRun.IsZero() && p.PID == 0:
+		return p.State + " (" + p.NextRun.Local().Format("Jan _2 15:04:05") + ")"
+	case p.Last != "" && p.PID == 0:
+		return p.State + " (" + p.Last + ")"
+	case p.StatusText != "":
+		return p.State + " (" + p.StatusText + ")"
+	}
+	return p.State
+}
+
 func pid(n int) string {
 	if n == 0 {
 		return "-"
@@ -149,6 +170,7 @@ func narrow(s control.Status, names []string, stale bool) control.Status {
 		}
 	}
 	s.Apps = apps
+	s.Programs = slices.DeleteFunc(slices.Clone(s.Programs), func(p control.ProcessStatus) bool { return !wanted(p.Name, false) })
 	return s
 }
 
@@ -200,5 +222,5 @@ func anyMatches(s control.Status, patterns []string) bool {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(s.Programs, func(p control.ProcessStatus) bool { return matches(patterns, p.Name) })
 }

@@ -21,6 +21,7 @@ import (
 	"superd/supervisor"
 	"superd/supervisor/notify"
 	"superd/supervisor/output"
+	"superd/supervisor/program"
 )
 
 // daemon is superd: every part of it, and nothing but the parts.
@@ -46,6 +47,7 @@ type daemon struct {
 	end      context.CancelFunc // begins the shutdown
 	leftover []*supervisor.Child
 
+	programs  *program.Set
 	running   *stage        // what runs for each app
 	switching *stage        // and its switches
 	work      *stage        // what a reload has begun and nobody waits for
@@ -142,6 +144,7 @@ func (d *daemon) open(ctx context.Context, keeper string) (err error) {
 		}
 		d.addApp(a)
 	}
+	d.newPrograms()
 	d.adopt()
 	return d.newServer(ctx)
 }
@@ -149,7 +152,7 @@ func (d *daemon) open(ctx context.Context, keeper string) (err error) {
 // adopt gives every child of an earlier superd its owner.
 func (d *daemon) adopt() {
 	for _, c := range d.children.Adopted() {
-		owned := false
+		owned := d.programs.Adopt(c)
 		for _, a := range d.allApps() {
 			owned = owned || a.adopt(c)
 		}
@@ -171,6 +174,8 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Add("leftovers", d.runLeftovers)
 	d.addSockets(&g)
 	g.Add("apps", d.running.Run)
+	g.Add("programs", d.programs.Run)
+	g.Add("readiness", d.tellWhenReady)
 	stopping := make(chan struct{})
 	g.Add("shutdown", func(turn context.Context) error {
 		<-turn.Done()
@@ -192,7 +197,6 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	d.log.Info("superd is here", "version", version, "pid", os.Getpid(), "epoch", d.children.Epoch(), "adopted", len(d.children.Adopted()))
 	d.event(control.Event{Kind: "superd.started", PID: os.Getpid(), Message: fmt.Sprintf("superd %s, %d children adopted", version, len(d.children.Adopted()))})
-	d.tellSystemd("READY=1\nSTATUS=superd " + version + " is here")
 	err := g.Run(ctx)
 	select {
 	case <-stopping:
@@ -237,8 +241,11 @@ func (d *daemon) heed(ctx context.Context) error {
 func (d *daemon) stopAll(turn context.Context) {
 	ctx := context.WithoutCancel(turn)
 	d.event(control.Event{Kind: "superd.stopping", PID: os.Getpid()})
-	d.tellSystemd(stoppingLine(d.allApps()))
-	d.stopApps(ctx, d.startsAgain(ctx))
+	d.tellSystemd(stoppingLine(d.config()))
+	again := d.startsAgain(ctx)
+	if err := d.programs.StopAll(ctx, func() { d.stopApps(ctx, again) }); err != nil {
+		d.log.Error("stopping the programs did not go well", "error", err)
+	}
 }
 
 func (d *daemon) close() error {

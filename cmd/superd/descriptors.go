@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 	"syscall"
 
 	"superd/config"
@@ -41,6 +42,9 @@ func mostProcesses(cfg *config.Config, size func(app *config.App, w *config.Work
 		for j := range app.Workers {
 			n += mostOf(&app.Workers[j], size(app, &app.Workers[j]))
 		}
+	}
+	for i := range cfg.Programs {
+		n += cfg.Programs[i].Processes
 	}
 	return n
 }
@@ -81,10 +85,18 @@ func (d *daemon) roomToScale(all []target, processes int) error {
 			sizes[t.name] = processes
 		}
 	}
+	n := mostProcesses(d.config(), func(app *config.App, w *config.Worker) int { return sizes[app.Name+"/"+w.Name] })
+	for i := range d.config().Programs {
+		p := &d.config().Programs[i]
+		if slices.ContainsFunc(all, func(t target) bool { return t.app == nil && t.name == p.Name }) {
+			grows = grows || processes > p.Processes
+			n += processes - p.Processes
+		}
+	}
 	if !grows {
 		return nil
 	}
-	err := tooFewDescriptors(mostProcesses(d.config(), func(app *config.App, w *config.Worker) int { return sizes[app.Name+"/"+w.Name] }))
+	err := tooFewDescriptors(n)
 	if err != nil {
 		return &control.Error{Kind: control.Rejected, Message: err.Error(), Hint: "nothing was changed; the limit counts from the next start of superd on"}
 	}

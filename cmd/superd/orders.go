@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,14 +16,14 @@ import (
 )
 
 // A target is one thing that an order is for: the PHP-FPM of an app, a whole pool,
-// or one worker.
+// one worker, a program, or one process of it.
 type target struct {
-	app  *app
+	app  *app   // nil: it is a program
 	name string // whole: "shop/fpm", "shop/emails", "shop/emails:3"
 	own  string // below the app: "fpm", "emails", "emails:3"
 }
 
-func (t target) isFPM() bool { return t.own == "fpm" && t.app.fpm != nil }
+func (t target) isFPM() bool { return t.app != nil && t.own == "fpm" && t.app.fpm != nil }
 
 // targets are what a name or a pattern means, as whole pools wherever it means all of
 // a pool: a pool is restarted in batches, workers one by one are not.
@@ -34,26 +35,26 @@ func (d *daemon) targets(pattern string) []target {
 	if len(all) > 0 {
 		return all
 	}
-	for _, app := range appsOf(d.config(), pattern) {
-		all = append(all, d.named(app)...)
+	for _, member := range membersOf(d.config(), pattern) {
+		all = append(all, d.named(member)...)
 	}
 	return all
 }
 
-// appsOf are the apps of the group that is called so, or so with ":*" behind it.
-func appsOf(cfg *config.Config, group string) (apps []string) {
+// membersOf are the apps and programs of the group that is called so, or so with ":*"
+// behind it. No app has the name of a program.
+func membersOf(cfg *config.Config, group string) (names []string) {
 	group = strings.TrimSuffix(group, ":*")
 	for _, g := range cfg.Groups {
 		if g.Name != group {
 			continue
 		}
 		for _, member := range g.Members {
-			if app, ok := strings.CutPrefix(member, "app."); ok {
-				apps = append(apps, app)
-			}
+			_, name, _ := strings.Cut(member, ".")
+			names = append(names, name)
 		}
 	}
-	return apps
+	return names
 }
 
 func (d *daemon) named(pattern string) []target {
@@ -75,6 +76,9 @@ func (d *daemon) named(pattern string) []target {
 				}
 			}
 		}
+	}
+	for _, name := range d.programNames(pattern) {
+		all = append(all, target{name: name})
 	}
 	return all
 }
@@ -102,25 +106,47 @@ func (d *daemon) Process(ctx context.Context, o control.ProcessOrder, by release
 			return nil, err
 		}
 	}
-	results := make([]control.ProcessResult, len(all))
+	apps := make([]control.ProcessResult, len(all))
 	var working sync.WaitGroup
+	var names []string
 	for i, t := range all {
-		d.event(control.Event{Kind: "process." + string(o.Verb), App: t.app.name, Process: t.name, By: &by, Message: o.Signal})
-		working.Go(func() {
-			err := t.carryOut(ctx, o)
-			results[i] = control.ProcessResult{Name: t.name, State: t.state(ctx), OK: err == nil}
-			if err != nil {
-				results[i].Message = err.Error()
-			}
-		})
+		on := control.Event{Kind: "process." + string(o.Verb), Process: t.name, By: &by, Message: o.Signal}
+		if t.app == nil {
+			names = append(names, t.name)
+			d.event(on)
+			continue
+		}
+		on.App = t.app.name
+		d.event(on)
+		working.Go(func() { apps[i] = t.result(ctx, o) })
+	}
+	var programs []control.ProcessResult
+	if len(names) > 0 {
+		programs = d.orderPrograms(ctx, o, names)
 	}
 	working.Wait()
-	return results, nil
+	return append(slices.DeleteFunc(apps, func(r control.ProcessResult) bool { return r.Name == "" }), programs...), nil
+}
+
+// result is what came of an order for something of an app.
+func (t target) result(ctx context.Context, o control.ProcessOrder) control.ProcessResult {
+	err := t.carryOut(ctx, o)
+	r := control.ProcessResult{Name: t.name, State: t.state(ctx), OK: err == nil}
+	if err != nil {
+		r.Message = err.Error()
+	}
+	return r
 }
 
 // mayBeOrdered refuses what would be taken for the fault of a release, or cannot be.
 func (t target) mayBeOrdered(v control.Verb) error {
-	if !t.isFPM() {
+	switch {
+	case t.app == nil && v == control.VerbScale && strings.Contains(t.name, ":"):
+		program, _, _ := strings.Cut(t.name, ":")
+		return &control.Error{Kind: control.Usage, Message: t.name + " is one process, and programs are scaled", Hint: "superctl scale " + program + " NUMBER"}
+	case t.app != nil && v == control.VerbReload:
+		return &control.Error{Kind: control.Usage, Message: t.name + " is of an app, which reads its configuration when it starts", Hint: "superctl restart " + t.name}
+	case t.app == nil, !t.isFPM():
 		return nil
 	}
 	switch c := t.app.switcher.Snapshot().Current; {
@@ -150,6 +176,7 @@ func (t target) carryOut(ctx context.Context, o control.ProcessOrder) error {
 		return fleet.Signal(t.own, unix.SignalNum("SIG"+o.Signal))
 	case control.VerbScale:
 		return fleet.Scale(ctx, t.own, o.Processes)
+	case control.VerbReload: // refused before
 	}
 	return fmt.Errorf("order %q is unknown", o.Verb)
 }
@@ -171,7 +198,7 @@ func (t target) orderFPM(ctx context.Context, o control.ProcessOrder) error {
 		return web.Restart(ctx)
 	case control.VerbSignal:
 		return web.Signal(unix.SignalNum("SIG" + o.Signal))
-	case control.VerbScale: // refused before
+	case control.VerbScale, control.VerbReload: // refused before
 	}
 	return fmt.Errorf("order %q is unknown", o.Verb)
 }

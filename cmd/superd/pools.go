@@ -67,19 +67,19 @@ func (a *app) proof(w *config.Worker) func(int, release.Generation) func(context
 		case "log":
 			return supervisor.Wrote(w.ReadyLog, patience)
 		case "command":
-			return a.answers(w, slot, g, patience)
+			return answering(patience, func(c *supervisor.Child) (check.Process, error) { return a.readyProcess(w, slot, g, c) })
 		}
 		return supervisor.Alive(w.MinHealthyTime)
 	}
 }
 
-// answers is the proof of a worker that is well once a command says so.
-func (a *app) answers(w *config.Worker, slot int, g release.Generation, patience time.Duration) func(context.Context, *supervisor.Child) error {
+// answering is the proof of a process that is well once a command says so.
+func answering(patience time.Duration, command func(*supervisor.Child) (check.Process, error)) func(context.Context, *supervisor.Child) error {
 	return func(ctx context.Context, c *supervisor.Child) error {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		for {
-			process, err := a.readyProcess(w, slot, g, c)
+			process, err := command(c)
 			if err == nil {
 				err = check.Run(ctx, process)
 			}

@@ -101,9 +101,6 @@ func (d *daemon) planReload(by release.By) (*reload, error) {
 	}
 	for i := range r.changes {
 		c := &r.changes[i]
-		if c.Action != config.ActionNothing && d.isProgram(c.Name, file) {
-			c.Action = config.ActionLater // this superd runs no programs
-		}
 		one := control.Change{Name: c.Name, Action: string(c.Action)}
 		for _, reason := range c.Reasons {
 			one.Reasons = append(one.Reasons, control.Reason{Key: reason.Key, Class: string(reason.Class)})
@@ -111,16 +108,6 @@ func (d *daemon) planReload(by release.By) (*reload, error) {
 		r.answer.Changes = append(r.answer.Changes, one)
 	}
 	return r, nil
-}
-
-// isProgram tells programs, before the reload or after it, from apps and groups.
-func (d *daemon) isProgram(name string, after *config.Config) bool {
-	for _, cfg := range []*config.Config{d.config(), after} {
-		if slices.ContainsFunc(cfg.Programs, func(p config.Program) bool { return p.Name == name }) {
-			return true
-		}
-	}
-	return false
 }
 
 // summary is the changes in a few words: "2 live, 1 restart".
@@ -165,6 +152,7 @@ func (r *reload) apply(ctx context.Context) error {
 		r.warn("%v", err)
 	}
 	r.applyApps()
+	d.programs.Apply(d.programsOf(r.holds))
 	if f := failpoint(); f != nil {
 		f("reload:live")
 	}
@@ -309,6 +297,9 @@ func (r *reload) restart(ctx context.Context) {
 			waits = append(waits, a.relisten)
 		}
 	}
+	if names := r.programsToRestart(); len(names) > 0 {
+		waits = append(waits, func(ctx context.Context) { d.restartPrograms(ctx, names) })
+	}
 	holds := r.holds
 	d.work.Add("reload", func(ctx context.Context) error {
 		var all sync.WaitGroup
@@ -321,6 +312,31 @@ func (r *reload) restart(ctx context.Context) {
 		}
 		return nil
 	})
+}
+
+// programsToRestart are those that are to be replaced.
+func (r *reload) programsToRestart() []string {
+	var names []string
+	for _, c := range r.changes {
+		if c.Action == config.ActionRestart && slices.ContainsFunc(r.holds.Programs, func(p config.Program) bool { return p.Name == c.Name }) {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// restartPrograms replaces programs, in order. One that is stopped stays so.
+func (d *daemon) restartPrograms(ctx context.Context, names []string) {
+	results, err := d.programs.Renew(ctx, names...)
+	for name, one := range results {
+		err = errors.Join(err, one)
+		if one != nil {
+			d.event(control.Event{Kind: "config.note", Process: name, Message: "restarted for the new configuration, and not up: " + one.Error()})
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		d.log.Error("programs were not replaced as the configuration asks", "error", err)
+	}
 }
 
 // applied writes down that all that runs was started by cfg. Without it the next superd

@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"superd/config"
 	"superd/control"
 	"superd/fpm"
 	"superd/fpm/traffic"
@@ -23,7 +22,6 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	if d.isRefused() {
 		s.Problems = append(s.Problems, "the configuration file is broken; superd runs with the last one that was accepted: superd check tells what is wrong")
 	}
-	s.Problems = append(s.Problems, notRun(d.config())...)
 	for _, a := range d.allApps() {
 		one := a.status(ctx)
 		s.Apps = append(s.Apps, one)
@@ -31,18 +29,11 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 			s.Problems = append(s.Problems, a.name+": "+p)
 		}
 	}
+	s.Programs = d.programStatus()
+	s.Problems = append(s.Problems, d.programs.Problems()...)
 	addUsage(&s, d.children.Charges())
 	s.Healthy = len(s.Problems) == 0
 	return s, nil
-}
-
-// notRun says that programs are configured and nobody runs them: whoever believes that
-// they are up must not have to find it in a log.
-func notRun(cfg *config.Config) []string {
-	if len(cfg.Programs) == 0 {
-		return nil
-	}
-	return []string{fmt.Sprintf("program %s and what else is below [program] is configured, and this version runs apps only: keep what runs it now", cfg.Programs[0].Name)}
 }
 
 func (a *app) status(ctx context.Context) control.AppStatus {
@@ -194,6 +185,11 @@ func addUsage(s *control.Status, charges map[int]supervisor.Charge) {
 }
 
 func eachProcess(s *control.Status, do func(pid int, u *control.Consumption)) {
+	for i := range s.Programs {
+		if p := &s.Programs[i]; p.PID != 0 {
+			do(p.PID, &p.Consumption)
+		}
+	}
 	for _, a := range s.Apps {
 		if a.FPM != nil {
 			for i := range a.FPM.Generations {

@@ -31,23 +31,13 @@ func TestStrandedWorkerIsShown(t *testing.T) {
 	}
 }
 
-// A program that nothing runs is a problem in the status, not only a warning of check.
-func TestProgramsThatNobodyRunsAreAProblem(t *testing.T) {
-	if told := notRun(&config.Config{}); len(told) > 0 {
-		t.Errorf("without any: %q", told)
-	}
-	if told := notRun(&config.Config{Programs: []config.Program{{Name: "nginx"}}}); len(told) != 1 || !strings.Contains(told[0], "nginx") {
-		t.Errorf("told %q", told)
-	}
-}
-
-// A group means its apps, and nothing that is not called so.
-func TestAppsOfAGroup(t *testing.T) {
+// A group means its apps and programs, and nothing that is not called so.
+func TestMembersOfAGroup(t *testing.T) {
 	cfg := &config.Config{Groups: []config.Group{
 		{Name: "front", Members: []string{"app.shop", "program.nginx", "app.blog"}}, {Name: "back", Members: []string{"app.mail"}},
 	}}
-	for name, want := range map[string]string{"front": "shop blog", "front:*": "shop blog", "back": "mail", "fro": "", "*": "", "shop": "", "": ""} {
-		if got := strings.Join(appsOf(cfg, name), " "); got != want {
+	for name, want := range map[string]string{"front": "shop nginx blog", "front:*": "shop nginx blog", "back": "mail", "fro": "", "*": "", "shop": "", "": ""} {
+		if got := strings.Join(membersOf(cfg, name), " "); got != want {
 			t.Errorf("%q means %q, want %q", name, got, want)
 		}
 	}

@@ -100,12 +100,8 @@ func (s surroundings) envFile(v config.Vars) (map[string]string, error) {
 // language. What is given later wins: the account's, the app's env_file, its env,
 // extra (templates all), and at last what superd itself says.
 func (s surroundings) env(v config.Vars, c supervisor.Credential, extra map[string]string) (map[string]string, error) {
-	env := map[string]string{"PATH": defaultPath, "HOME": c.Home, "USER": c.Name, "LOGNAME": c.Name}
-	for _, name := range []string{"PATH", "LANG", "LC_ALL", "TZ"} {
-		if value, ok := s.outer[name]; ok && value != "" {
-			env[name] = value
-		}
-	}
+	env := map[string]string{"HOME": c.Home, "USER": c.Name, "LOGNAME": c.Name}
+	inherit(env, s.outer)
 	file, err := s.envFile(v)
 	if err != nil {
 		return nil, err
@@ -124,6 +120,17 @@ func (s surroundings) env(v config.Vars, c supervisor.Credential, extra map[stri
 		env["SUPERD_GENERATION"] = fmt.Sprint(v.Generation)
 	}
 	return env, nil
+}
+
+// inherit adds what every process has from superd's own environment: PATH and the
+// language.
+func inherit(env, outer map[string]string) {
+	env["PATH"] = defaultPath
+	for _, name := range []string{"PATH", "LANG", "LC_ALL", "TZ"} {
+		if value := outer[name]; value != "" {
+			env[name] = value
+		}
+	}
 }
 
 // lines is env as execve takes it, in order, so that two starts are the same.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -76,12 +77,13 @@ func reloadingLine() string {
 
 // stoppingLine asks for as much time as the slowest process may take, whatever
 // TimeoutStopSec= says. Before a restart PHP-FPM ends after the work: the two times add.
-func stoppingLine(apps []*app) string {
+func stoppingLine(cfg *config.Config) string {
 	longest := time.Duration(0)
-	for _, a := range apps {
-		longest = max(longest, slowest(a.cfg()))
+	for i := range cfg.Apps {
+		longest = max(longest, slowest(&cfg.Apps[i]))
 	}
-	const spare = 20 * time.Second // the keeper ends what is left
+	longest = min(longest, year) + slowestPrograms(cfg) // some go before the apps, some behind
+	const spare = 20 * time.Second                                  // the keeper ends what is left
 	const most = 365 * 24 * time.Hour
 	return "STOPPING=1\nSTATUS=stopping; requests and jobs finish first\nEXTEND_TIMEOUT_USEC=" +
 		strconv.FormatInt((min(longest, most)+spare).Microseconds(), 10) // systemd adds it to its clock
@@ -100,4 +102,26 @@ func slowest(a *config.App) time.Duration {
 		return most
 	}
 	return work + web
+}
+
+// startPatience is for how long systemd is asked to go on waiting, again and again.
+const startPatience = 30 * time.Second
+
+// tellWhenReady tells systemd that superd is here once every program that is to be up is,
+// or has had its say, so that a unit that comes after superd comes after them too.
+func (d *daemon) tellWhenReady(ctx context.Context) error {
+	again := time.NewTicker(startPatience / 3)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.programs.Settled():
+			d.tellSystemd("READY=1\nSTATUS=superd " + version + " is here")
+			<-ctx.Done()
+			return nil
+		case <-again.C:
+			d.tellSystemd(fmt.Sprintf("STATUS=programs are on their way up\nEXTEND_TIMEOUT_USEC=%d", startPatience.Microseconds()))
+		}
+	}
 }

@@ -95,12 +95,14 @@ func TestStoppingAsksForTime(t *testing.T) {
 		drain, stop time.Duration
 		want        string
 	}{
-		{30 * time.Second, 5 * time.Minute, "EXTEND_TIMEOUT_USEC=350000000"},
+		{30 * time.Second, 5 * time.Minute, "EXTEND_TIMEOUT_USEC=380000000"},
 		{30 * time.Second, math.MaxInt64, "EXTEND_TIMEOUT_USEC=31536020000000"},
 	} {
-		a := &app{}
-		a.conf.Store(&config.App{FPM: &config.FPM{DrainTimeout: c.drain}, Workers: []config.Worker{{StopTimeout: time.Second}, {StopTimeout: c.stop}}})
-		if line := stoppingLine([]*app{a}); !strings.HasSuffix(line, c.want) {
+		app := config.App{FPM: &config.FPM{DrainTimeout: c.drain}, Workers: []config.Worker{{StopTimeout: time.Second}, {StopTimeout: c.stop}}}
+		cfg := &config.Config{Apps: []config.App{app}, Programs: []config.Program{
+			{Name: "web", StopTimeout: 20 * time.Second, After: []string{"program.db"}}, {Name: "db", StopTimeout: 10 * time.Second}, {Name: "cache", StopTimeout: 25 * time.Second},
+		}}
+		if line := stoppingLine(cfg); !strings.HasSuffix(line, c.want) {
 			t.Errorf("%+v: %q", c, line)
 		}
 	}

@@ -254,6 +254,26 @@ func (s *Set) Stop(ctx context.Context, now bool, names ...string) (Results, err
 	return s.answer(ctx, results, done)
 }
 
+// Renew is Restart for those that are to be up. What a person has stopped stays so; a run
+// of a schedule, and what has ended for good, is left alone.
+func (s *Set) Renew(ctx context.Context, names ...string) (Results, error) {
+	var up []string
+	s.mu.Lock()
+	for _, name := range names {
+		units, _ := s.named(name)
+		for _, u := range units {
+			if u.isWanted() && u.program.Plan == nil && u.over != Exited {
+				up = append(up, u.name)
+			}
+		}
+	}
+	s.mu.Unlock()
+	if len(up) == 0 {
+		return Results{}, nil
+	}
+	return s.Restart(ctx, up...)
+}
+
 // Restart ends them, in that order, and starts them again, those first that others come
 // after. Of two at once each process gets one new life.
 func (s *Set) Restart(ctx context.Context, names ...string) (Results, error) {
