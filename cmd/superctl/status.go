@@ -136,7 +136,7 @@ func rowsOf(a control.AppStatus) [][]string {
 // programState is the state of a program with what a person wants to know of it.
 func programState(p control.ProcessStatus) string {
 	switch {
-	case p.Reason != "":
+	case p.State == "waiting":
 		return p.State + " (" + p.Reason + ")"
 	case !p.NextRun.IsZero() && p.PID == 0:
 		return p.State + " (" + p.NextRun.Local().Format("Jan _2 15:04:05") + ")"

@@ -83,7 +83,7 @@ func stoppingLine(cfg *config.Config) string {
 		longest = max(longest, slowest(&cfg.Apps[i]))
 	}
 	longest = min(longest, year) + slowestPrograms(cfg) // some go before the apps, some behind
-	const spare = 20 * time.Second                                  // the keeper ends what is left
+	const spare = 20 * time.Second                      // the keeper ends what is left
 	const most = 365 * 24 * time.Hour
 	return "STOPPING=1\nSTATUS=stopping; requests and jobs finish first\nEXTEND_TIMEOUT_USEC=" +
 		strconv.FormatInt((min(longest, most)+spare).Microseconds(), 10) // systemd adds it to its clock

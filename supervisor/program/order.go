@@ -418,43 +418,39 @@ func (s *Set) descend(ctx context.Context, units []*unit) map[*unit]error {
 	return all
 }
 
-// Signal sends a signal to their main processes.
+// Signal sends a signal to their main processes. Of a whole program those count that are
+// to be up.
 func (s *Set) Signal(sig syscall.Signal, names ...string) (Results, error) {
-	s.mu.Lock()
-	units, results := s.means(names)
-	s.mu.Unlock()
-	errs := map[*unit]error{}
-	for _, u := range units {
-		errs[u] = u.process.Signal(sig)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.blame(results, errs), nil
+	return s.toEach(names, func(u *unit) error { return u.process.Signal(sig) })
 }
 
 // Reload has each that runs read its own configuration. One that has no way to is an
-// error, and goes on as it is.
+// error, and goes on as it is. Of a whole program those count that are to be up.
 func (s *Set) Reload(ctx context.Context, names ...string) (Results, error) {
-	if err := s.ready(ctx); err != nil {
-		return nil, err
-	}
+	return s.toEach(names, func(u *unit) error {
+		s.mu.Lock()
+		how := u.program.Reload
+		s.mu.Unlock()
+		switch c := u.process.Child(); {
+		case how == nil:
+			return fmt.Errorf("%s has no reload in its configuration, such as reload = { signal = \"HUP\" }; superctl restart %s", u.of, u.of)
+		case c == nil:
+			return fmt.Errorf("%s does not run", u.name)
+		default:
+			return how(ctx, u.number, c)
+		}
+	})
+}
+
+// toEach does something to each process that the names mean, one after the other.
+func (s *Set) toEach(names []string, do func(*unit) error) (Results, error) {
 	s.mu.Lock()
 	units, results := s.means(names)
-	how := map[*unit]func(context.Context, int, *supervisor.Child) error{}
-	for _, u := range units {
-		how[u] = u.program.Reload
-	}
+	units = slices.DeleteFunc(units, func(u *unit) bool { return !u.isWanted() && !slices.Contains(names, u.name) && !u.program.isIdle() })
 	s.mu.Unlock()
 	errs := map[*unit]error{}
 	for _, u := range units {
-		switch c := u.process.Child(); {
-		case how[u] == nil:
-			errs[u] = fmt.Errorf("%s has no reload in its configuration, such as reload = { signal = \"HUP\" }; superctl restart %s", u.program.Name, u.program.Name)
-		case c == nil:
-			errs[u] = fmt.Errorf("%s does not run", u.name)
-		default:
-			errs[u] = how[u](ctx, u.number, c)
-		}
+		errs[u] = do(u)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -479,15 +475,12 @@ func (s *Set) Scale(ctx context.Context, name string, processes int) error {
 		return fmt.Errorf("%s has a schedule: each run is one process", name)
 	}
 	done := p.scale(processes)
-	more := slices.Clone(p.units[:processes])
+	more := slices.DeleteFunc(slices.Clone(p.units[:processes]), func(u *unit) bool { return !u.isWanted() })
 	s.mu.Unlock()
 	if _, err := s.answer(ctx, Results{name: nil}, done); err != nil {
 		return err
 	}
-	if p.down {
-		return nil
-	}
-	return errors.Join(slices.Collect(maps.Values(s.watch(ctx, slices.DeleteFunc(more, func(u *unit) bool { return p.stopped[u.number] }))))...)
+	return errors.Join(slices.Collect(maps.Values(s.watch(ctx, more)))...)
 }
 
 // scale makes it so many processes. The mutex is held.

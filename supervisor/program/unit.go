@@ -308,7 +308,7 @@ func (u *unit) ended(e supervisor.ProcessEvent) (kind, reason string) {
 	if e.Planned && (e.Proved || u.over == Exited) {
 		return Ended, reason
 	}
-	if !e.Proved {
+	if !e.Proved && e.Exit.Failure == "" {
 		reason += " before it was ready"
 	}
 	return Failed, cmp.Or(text(e.Err), reason)
