@@ -198,7 +198,7 @@ func programKeys(p *Program) []key {
 		{name: "limits", kind: limits{&p.Limits}},
 		{name: "max_memory", kind: size{&p.MaxMemory}},
 		{name: "max_age", kind: optionalDuration{&p.MaxAge}},
-		{name: "watchdog", kind: duration{into: &p.Watchdog}, later: true},
+		{name: "watchdog", kind: duration{into: &p.Watchdog}},
 		{name: "schedule", kind: text{into: &p.Schedule, want: wantSchedule}},
 		{name: "timezone", kind: text{into: &p.Timezone, want: `the name of a time zone, such as "Europe/Berlin"`}},
 		{name: "overlap", kind: choice{&p.Overlap, []string{"skip", "queue", "kill"}}},

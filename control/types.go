@@ -133,6 +133,7 @@ type ProcessStatus struct {
 	Restarts   int       `json:"restarts,omitempty"`
 	Last       string    `json:"last,omitempty"`        // how the life before ended
 	StatusText string    `json:"status_text,omitempty"` // what it says of itself by STATUS=
+	Reloading  bool      `json:"reloading,omitempty"`   // it has said that it reads its configuration anew
 	NextRun    time.Time `json:"next_run,omitzero"`     // of a program with a schedule
 	Consumption
 }

@@ -135,7 +135,7 @@ func (d *daemon) specOf(p *config.Program, n int) (supervisor.Spec, error) {
 	}
 	return supervisor.Spec{
 		Argv: argv, Env: env, Dir: dir, User: who, Umask: int(p.Umask), Nice: p.Nice, Limits: limitsOf(p.Limits),
-		Stdin: p.Stdin == "pipe", Labels: map[string]string{"program": p.Name, "slot": strconv.Itoa(n)},
+		Watchdog: p.Watchdog, Stdin: p.Stdin == "pipe", Labels: map[string]string{"program": p.Name, "slot": strconv.Itoa(n)},
 	}, nil
 }
 
@@ -196,7 +196,7 @@ func (d *daemon) programEnv(p *config.Program, v config.Vars, who supervisor.Cre
 		}
 	}
 	env["SUPERD_PROGRAM"], env["SUPERD_SLOT"] = p.Name, strconv.Itoa(v.Slot)
-	if p.Ready == "notify" || p.Watchdog > 0 {
+	if p.Ready == "notify" {
 		env["NOTIFY_SOCKET"] = d.children.NotifySocket()
 	}
 	return lines(env), nil
@@ -228,7 +228,7 @@ func (d *daemon) programStatus() []control.ProcessStatus {
 	for _, s := range d.programs.Status() {
 		all = append(all, control.ProcessStatus{
 			Name: s.Name, Program: s.Program, State: string(s.State), Reason: s.Reason, PID: s.PID, Since: s.Since,
-			Restarts: s.Restarts, Last: s.Last, StatusText: s.Text, NextRun: s.Next,
+			Restarts: s.Restarts, Last: s.Last, StatusText: s.Text, Reloading: s.Reloading, NextRun: s.Next,
 		})
 	}
 	return all

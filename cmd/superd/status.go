@@ -185,24 +185,23 @@ func addUsage(s *control.Status, charges map[int]supervisor.Charge) {
 }
 
 func eachProcess(s *control.Status, do func(pid int, u *control.Consumption)) {
-	for i := range s.Programs {
-		if p := &s.Programs[i]; p.PID != 0 {
-			do(p.PID, &p.Consumption)
+	one := func(pid int, u *control.Consumption) {
+		if pid != 0 {
+			do(pid, u)
 		}
+	}
+	for i := range s.Programs {
+		one(s.Programs[i].PID, &s.Programs[i].Consumption)
 	}
 	for _, a := range s.Apps {
 		if a.FPM != nil {
 			for i := range a.FPM.Generations {
-				if g := &a.FPM.Generations[i]; g.PID != 0 {
-					do(g.PID, &g.Consumption)
-				}
+				one(a.FPM.Generations[i].PID, &a.FPM.Generations[i].Consumption)
 			}
 		}
 		for _, p := range a.Pools {
 			for i := range p.Workers {
-				if w := &p.Workers[i]; w.PID != 0 {
-					do(w.PID, &w.Consumption)
-				}
+				one(p.Workers[i].PID, &p.Workers[i].Consumption)
 			}
 		}
 	}

@@ -102,8 +102,10 @@ type Status struct {
 	Since    time.Time
 	Restarts int
 	Last     string    // how the life before ended
-	Text     string    // what it says of itself by STATUS=
 	Next     time.Time // when its next run is due; zero: it has no schedule
+
+	Text      string // what it says of itself by STATUS=
+	Reloading bool   // it has said that it reads its configuration anew
 }
 
 // comesAfter tells whether p starts after, and so stops before, program q.

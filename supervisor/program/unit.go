@@ -234,13 +234,10 @@ func (u *unit) status() Status {
 	own := u.process.Status()
 	st := Status{
 		Program: u.program.Name, Name: u.name, State: u.state(), Wanted: u.isWanted(),
-		PID: own.PID, Since: own.Since, Restarts: own.Restarts,
+		PID: own.PID, Since: own.Since, Restarts: own.Restarts, Text: own.Text, Reloading: own.Reloading,
 	}
 	if own.Last != nil {
 		st.Last = own.Last.String()
-	}
-	if c := u.process.Child(); c != nil {
-		st.Text = c.StatusText()
 	}
 	if st.State == Waiting {
 		st.Reason = "for " + u.program.waits
