@@ -30,6 +30,7 @@ type bare struct {
 	cmd  *exec.Cmd
 	said lockedBuffer
 	done chan struct{}
+	pid1 bool // superd is PID 1 of namespaces, and cmd waits for it
 }
 
 // nobody is the user of that name, on Debian as elsewhere.
@@ -39,11 +40,14 @@ const nobody = 65534
 // is that directory.
 func newBare(t *testing.T, uid uint32, more string) *bare {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "bare")
+	dir, err := os.MkdirTemp("/tmp", "bare") //nolint:usetesting // paths of sockets are short
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	b := &bare{t: t, dir: dir, bin: filepath.Join(dir, "bin"), uid: uid, file: filepath.Join(dir, "superd.toml")}
 	b.env = []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + filepath.Join(dir, "home")}
 	for _, r := range []string{"r1", "r2"} {
@@ -152,7 +156,13 @@ func (b *bare) stop() int {
 		return b.cmd.ProcessState.ExitCode()
 	default:
 	}
-	_ = b.cmd.Process.Signal(syscall.SIGTERM) // it may end just now
+	pid := b.cmd.Process.Pid
+	if b.pid1 {
+		pid = b.init()
+	}
+	if pid > 1 {
+		_ = syscall.Kill(pid, syscall.SIGTERM) // it may end just now
+	}
 	select {
 	case <-b.done:
 	case <-time.After(time.Minute):
