@@ -43,6 +43,7 @@ func TestPackages(t *testing.T) {
 	t.Run("the rpm has the same", p.areAlike)
 	t.Run("on a clean root", p.liveOnACleanRoot)
 	t.Run("as an rpm", p.liveAsRPM)
+	t.Run("under systemd", p.liveUnderSystemd)
 }
 
 func newPackages(t *testing.T) *packages {

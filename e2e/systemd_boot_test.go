@@ -73,6 +73,7 @@ mount -t tmpfs -o mode=1777 tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs dev
 for n in null zero full random urandom tty; do touch dev/$n; mount --bind /dev/$n dev/$n; done
 mkdir dev/pts dev/shm && mount -t tmpfs -o mode=1777 tmpfs dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts && ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 find etc/systemd/system usr/lib/systemd/system -path '*.wants/*' ! -name '*journald*' ! -name superd.service -delete
 rm -rf usr/lib/systemd/system-generators/*

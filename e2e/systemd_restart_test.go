@@ -72,37 +72,49 @@ http {
 func newShopUnit(t *testing.T, config string) (*machine, string) {
 	t.Helper()
 	m := newUnit(t, config)
+	m.stock()
+	m.start()
+	m.active()
+	return m, m.open()
+}
+
+// stock puts releases of the shop into a machine that has not started, and jobs.
+func (m *machine) stock() {
+	m.t.Helper()
 	s, err := shop.New(filepath.Join(m.dir, "up", "srv", "shop"), 33, 33)
 	if err != nil {
-		t.Fatal(err)
+		m.t.Fatal(err)
 	}
 	for _, r := range []string{"r1", "r2"} {
 		if err := s.Add(r); err != nil {
-			t.Fatal(err)
+			m.t.Fatal(err)
 		}
 	}
+	m.install("/srv/job.php", []byte(job), 0o644)
+	m.install("/srv/ledger", nil, 0o666)
+}
+
+// open releases r1, puts nginx in front, and tells where that listens.
+func (m *machine) open() string {
+	m.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		m.t.Fatal(err)
 	}
 	address := l.Addr().String()
 	_ = l.Close() // to be nginx's: the machine has our network
-	m.install("/etc/nginx/front.conf", fmt.Appendf(nil, front, address), 0o644)
-	m.install("/srv/job.php", []byte(job), 0o644)
-	m.install("/srv/ledger", nil, 0o666)
-	m.start()
-	m.active()
+	m.must("bash", "-c", `printf %s "$0" >/etc/nginx/front.conf`, fmt.Sprintf(front, address))
 	m.must("chmod", "666", "/srv/ledger")
 	m.must("superctl", "switch", "r1")
 	m.must("systemd-run", "--unit=front", "--property=TimeoutStopSec=1", "nginx", "-c", "/etc/nginx/front.conf", "-g", "daemon off;")
-	eventually(t, 30*time.Second, "nginx is there", func() bool {
+	eventually(m.t, 30*time.Second, "nginx is there", func() bool {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close()
 		}
 		return err == nil
 	})
-	return m, "http://" + address
+	return "http://" + address
 }
 
 // jobs are how many were begun and how many ended.

@@ -1,0 +1,102 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"superd/e2e/load"
+)
+
+// liveUnderSystemd goes through the life of the package on a machine with systemd and a
+// shop: installed, the demo's switches, upgraded under load, removed, installed again,
+// purged.
+func (p *packages) liveUnderSystemd(t *testing.T) {
+	demo := filepath.Join(p.dir, "demo")
+	if out, err := exec.Command("go", "build", "-o", demo, "./demo").CombinedOutput(); err != nil {
+		t.Fatalf("build the demo: %v\n%s", err, out)
+	}
+	m := newMachine(t)
+	m.installFile("/root/old.deb", p.old.deb, 0o644)
+	m.installFile("/root/new.deb", p.new.deb, 0o644)
+	m.installFile("/root/demo", demo, 0o755)
+	m.stock()
+	m.start()
+	// A machine has superd's unit enabled, and Debian's policy of this one: none here.
+	m.must("rm", "-f", "/etc/systemd/system/multi-user.target.wants/superd.service", "/usr/sbin/policy-rc.d")
+
+	m.must("dpkg", "-i", "/root/old.deb")
+	m.active()
+	if out := m.must("systemctl", "is-enabled", "superd"); out != "enabled" {
+		t.Errorf("after the installation the unit is %s", out)
+	}
+	if out := m.must("superctl", "version"); !strings.Contains(out, "superd   1.0.0") {
+		t.Errorf("after the installation: %s", out)
+	}
+	if out := m.must("env", "LAB_BIN=/usr/bin", "/root/demo"); !strings.Contains(out, "Every promise was kept") {
+		t.Errorf("the demo with the programs of the package:\n%s", out)
+	}
+
+	m.must("bash", "-c", `printf %s "$0" >/etc/superd/conf.d/shop.toml`, restartConfig)
+	m.must("superctl", "reload")
+	p.upgrade(m, m.open())
+	p.removeAndPurge(m)
+}
+
+// upgrade installs the newer package under load, and switches by it.
+func (p *packages) upgrade(m *machine, url string) {
+	m.t.Helper()
+	run := load.Start(load.Plan{URL: url, Rate: 100})
+	before, main := m.fleet(), m.show("MainPID")
+	if len(before) != 3 {
+		m.t.Fatalf("the fleet is %v", before)
+	}
+	m.must("dpkg", "-i", "/root/new.deb")
+	m.same("the upgrade of the package", before)
+	if now := m.show("MainPID"); now != main {
+		m.t.Errorf("the upgrade changed the keeper's PID from %s to %s", main, now)
+	}
+	if out := m.must("superctl", "version"); !strings.Contains(out, "superd   2.0.0") {
+		m.t.Errorf("after the upgrade: %s", out)
+	}
+	if out := m.must("readlink", "/proc/"+main+"/exe"); out != "/usr/lib/superd/superd-keeper" {
+		m.t.Errorf("after the upgrade the keeper is %s", out)
+	}
+	m.must("superctl", "switch", "r2")
+	unharmed(m.t, run.Stop())
+}
+
+func (p *packages) removeAndPurge(m *machine) {
+	m.t.Helper()
+	m.must("dpkg", "-r", "superd")
+	if left := m.fleet(); len(left) != 0 {
+		m.t.Errorf("the package is removed, and %v run", left)
+	}
+	if s := m.show("ActiveState"); s != "inactive" {
+		m.t.Errorf("the package is removed, and its unit is %s", s)
+	}
+
+	m.must("dpkg", "-i", "/root/new.deb")
+	m.active()
+	if !m.wholly("r2") {
+		status, _ := m.run("superctl", "status")
+		m.t.Errorf("the package is back, and its shop is not:\n%s", status)
+	}
+
+	m.must("dpkg", "-P", "superd")
+	root := fmt.Sprintf("/proc/%d/root", m.init)
+	for path, want := range map[string]bool{
+		"/etc/superd": false, "/var/lib/superd": false, "/var/log/superd": false, "/run/superd": false,
+		"/etc/systemd/system/multi-user.target.wants/superd.service": false, "/srv/shop/releases/r2/public/index.php": true,
+	} {
+		if _, err := os.Lstat(root + path); (err == nil) != want {
+			found, _ := m.run("find", path)
+			m.t.Errorf("after the purge %s is there: %v\n%s", path, err == nil, found)
+		}
+	}
+}
