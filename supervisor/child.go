@@ -41,6 +41,7 @@ type Child struct {
 	mu     sync.Mutex // of the words too
 	told   time.Time  // when the stop signal was sent; zero: never
 	killed bool       // superd asked for SIGKILL
+	alone  bool       // its end is that of its main process, whatever that has started
 }
 
 func newChild(c *Children, k *client.Child, n note) *Child {
@@ -157,10 +158,17 @@ func (c *Child) await(ctx context.Context, sig syscall.Signal, timeout time.Dura
 	if err != nil {
 		return Exit{}, false, err
 	}
-	if inTime {
+	switch alone := c.isAlone(); {
+	case inTime && alone:
+		return c.exit, false, nil
+	case inTime:
 		return c.exit, false, c.endRest(ctx, sig, end, now)
+	case alone:
+		err = c.killMain(ctx)
+	default:
+		err = c.KillTree(ctx)
 	}
-	if err := c.KillTree(ctx); err != nil {
+	if err != nil {
 		return Exit{}, true, err
 	}
 	select {

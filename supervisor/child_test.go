@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -186,6 +187,29 @@ func TestKillTakesTheTree(t *testing.T) {
 	for _, pid := range familyOf(t, other) {
 		if lives(pid) {
 			t.Errorf("orphan %d lives on", pid)
+		}
+	}
+}
+
+// A child that is alone goes alone, told or killed; what it has started is not touched.
+func TestAlone(t *testing.T) {
+	f := newHouse(t).open(t)
+	p := policy()
+	p.Alone, p.StopTimeout, p.Proof = true, 300*time.Millisecond, Wrote(regexp.MustCompile("family complete"), long)
+	s := newSubject(f, "family", p).run()
+	s.until(Running)
+	c := s.Child()
+	pids := familyOf(t, c)
+	t.Cleanup(func() { _ = c.KillTree(context.Background()) })
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e := s.end(t, 0); !e.Exit.Killed {
+		t.Errorf("it went by itself: %s", e.Exit)
+	}
+	for _, pid := range pids {
+		if !lives(pid) {
+			t.Errorf("process %d was killed with it", pid)
 		}
 	}
 }

@@ -218,7 +218,7 @@ func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
 		Slot: s.Slot, Note: packed, Argv: s.Argv, Env: s.environ(n.Mark, c.NotifySocket()),
 		Dir: s.Dir, UID: s.User.UID, GID: s.User.GID, Groups: s.User.Groups,
 		Umask: s.Umask, Nice: s.Nice, Limits: s.Limits, Files: s.Files, Err: c.output.Apart(s.Name), In: s.Stdin,
-	}, n.Mark)
+	}, n.Mark, s.Alone)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}

@@ -37,8 +37,11 @@ func (c *Children) leafOf(slot, mark string) *cgroup.Leaf {
 
 // spawn has the keeper make a child, in a leaf if there can be one. Without one it is as
 // good a child: what is told of leaves is told once.
-func (c *Children) spawn(ctx context.Context, s client.Spec, mark string) (*client.Child, error) {
-	if c.groups == nil {
+//
+// A child that is alone gets none: whoever it leaves behind in one would be taken for a
+// stray of it by the next superd.
+func (c *Children) spawn(ctx context.Context, s client.Spec, mark string, alone bool) (*client.Child, error) {
+	if c.groups == nil || alone {
 		return c.keeper.Spawn(ctx, s)
 	}
 	leaf, err := c.groups.Make(leafName(s.Slot, mark))

@@ -66,6 +66,9 @@ type Policy struct {
 	Proof       func(context.Context, *Child) error
 	StopSignal  syscall.Signal
 	StopTimeout time.Duration
+	// Alone: only the main process is ended, by itself or by SIGKILL; what it has started
+	// lives on, and is nobody's any more.
+	Alone bool
 }
 
 // A ProcessEvent is one thing that happened to a process.
@@ -338,9 +341,10 @@ func (p *Process) leaving(c *Child) (State, bool) {
 // is a failure when it has to be killed.
 func (p *Process) stop(ctx context.Context, c *Child, l *life) error {
 	p.mu.Lock()
-	now, rest := p.kill, p.policy.StopSignal
+	now, rest, alone := p.kill, p.policy.StopSignal, p.policy.Alone
 	sig, timeout := p.policy.farewell(c)
 	p.mu.Unlock()
+	c.spare(alone)
 	over := make(chan error, 1)
 	var stopping sync.WaitGroup
 	defer stopping.Wait()

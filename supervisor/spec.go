@@ -39,6 +39,9 @@ type Spec struct {
 	StopSignal  syscall.Signal
 	StopTimeout time.Duration
 
+	// Alone: it is not kept together with what it starts, see Policy.Alone.
+	Alone bool
+
 	// Labels are who it is, for logs that have fields: "app", "release", "pool", "slot".
 	Labels map[string]string
 }

@@ -65,6 +65,38 @@ func (c *Child) KillTree(ctx context.Context) error {
 	}
 }
 
+// killMain ends the main process with SIGKILL, and nothing else. It gives up as KillTree
+// does.
+func (c *Child) killMain(ctx context.Context) error {
+	c.mu.Lock()
+	c.killed = true
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, killPatience, ErrUnkillable)
+	defer cancel()
+	if err := c.Signal(unix.SIGKILL); err != nil {
+		return err
+	}
+	select {
+	case <-c.exited:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("kill %s: %w", c.Name(), context.Cause(ctx))
+	}
+}
+
+// spare makes the end of the child that of its main process alone.
+func (c *Child) spare(alone bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.alone = alone
+}
+
+func (c *Child) isAlone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.alone
+}
+
 // SignalRest sends sig to all processes of the tree but the main one: the orphans
 // of a master that has died. It tells how many there were.
 func (c *Child) SignalRest(sig syscall.Signal) (int, error) {

@@ -46,7 +46,7 @@ func (d *daemon) programOf(p *config.Program) program.Program {
 		Name: p.Name, Processes: p.Processes, After: p.After, Requires: p.Requires, Autostart: p.Autostart,
 		Restart: supervisor.Restart(p.Restart), Planned: p.PlannedExits, MaxRestarts: p.MaxRestarts, RestartWindow: p.RestartWindow,
 		Backoff:    supervisor.Backoff{First: p.Backoff.First, Max: p.Backoff.Max, Factor: p.Backoff.Factor, Jitter: p.Backoff.Jitter, ResetAfter: p.Backoff.ResetAfter},
-		StopSignal: p.StopSignal, StopTimeout: stopTimeout(p.StopTimeout), MaxAge: p.MaxAge, MaxMemory: p.MaxMemory,
+		StopSignal: p.StopSignal, StopTimeout: stopTimeout(p.StopTimeout), Alone: p.KillScope == "process", MaxAge: p.MaxAge, MaxMemory: p.MaxMemory,
 		Proof: func(n int) func(context.Context, *supervisor.Child) error { return d.proofOf(p, n) },
 		Spec:  func(n int) (supervisor.Spec, error) { return d.specOf(p, n) },
 	}

@@ -122,6 +122,7 @@ func (u *unit) policy() supervisor.Policy {
 	p := &u.program.Program
 	policy := supervisor.Policy{
 		Restart: p.Restart, Backoff: p.Backoff, Planned: p.Planned, StopSignal: p.StopSignal, StopTimeout: p.StopTimeout,
+		Alone: p.Alone,
 	}
 	if p.Proof != nil {
 		proof := p.Proof(u.number)
@@ -150,7 +151,7 @@ func (u *unit) spec(context.Context) (supervisor.Spec, error) {
 	}
 	n, err := json.Marshal(note{Program: p.Name, Process: u.number, Signal: p.StopSignal, Timeout: p.StopTimeout})
 	spec.Name, spec.Slot, spec.Note = u.name, u.name, n
-	spec.StopSignal, spec.StopTimeout = p.StopSignal, p.StopTimeout
+	spec.StopSignal, spec.StopTimeout, spec.Alone = p.StopSignal, p.StopTimeout, p.Alone
 	return spec, err
 }
 
