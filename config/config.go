@@ -206,7 +206,7 @@ type Program struct {
 	Autostart      bool
 	Restart        string // always, unexpected, never
 	PlannedExits   []int  // exit codes from 0 to 255
-	Ready          string // alive, notify, log, command
+	Ready          string // alive, notify, log, command, exit
 	ReadyLog       *regexp.Regexp
 	ReadyCommand   []string
 	MinHealthyTime time.Duration

@@ -68,6 +68,9 @@ func checkProgramTable(n node, p *Program) {
 		n.at("user").warn("counts only when superd runs as root; as another user it runs everything as itself")
 	}
 	checkReadiness(n, p.Ready, p.Watchdog)
+	if p.Ready == "exit" && p.Restart == "always" && p.Schedule == "" {
+		n.at("ready").wrong(`"exit" is for what runs to its end, and restart = "always" starts it again and again; write restart = "never", or "unexpected" to try again when it fails`)
+	}
 	checkDirectory(n.at("directory"), p.Directory)
 	p.EnvFile = checkEnvFile(n.at("env_file"), p.EnvFile, EnvFile, nil)
 	checkOutput(n.at("log"), &p.Log, p.Processes)

@@ -224,16 +224,20 @@ func checkSocket(path string) error {
 type readiness struct {
 	ready *string
 	log   **regexp.Regexp
+	ends  bool // "exit" is one too
 }
 
 func (k readiness) set(n node) {
-	const want = `"alive", "notify", "log:<regexp>" or "command"`
+	want := `"alive", "notify", "log:<regexp>" or "command"`
+	if k.ends {
+		want = `"alive", "notify", "log:<regexp>", "command" or "exit"`
+	}
 	s, ok := n.text(want)
 	if !ok {
 		return
 	}
 	switch expression, isLog := strings.CutPrefix(s, "log:"); {
-	case s == "alive", s == "notify", s == "command":
+	case s == "alive", s == "notify", s == "command", s == "exit" && k.ends:
 		*k.ready = s
 	case isLog && expression != "":
 		*k.ready, *k.log = "log", compile(n, expression)

@@ -159,6 +159,12 @@ func Alive(d time.Duration) func(context.Context, *Child) error {
 	}
 }
 
+// Ended is the proof of a child that is done when it has ended: it never has another.
+func Ended(ctx context.Context, _ *Child) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
 // Notified is the proof of a child that says READY=1 within d. One that an earlier
 // superd has started may have said it to that one: it counts as ready after d.
 func Notified(d time.Duration) func(context.Context, *Child) error {

@@ -70,6 +70,8 @@ func (d *daemon) proofOf(p *config.Program, n int) func(context.Context, *superv
 		return supervisor.Notified(programPatience)
 	case "log":
 		return supervisor.Wrote(p.ReadyLog, programPatience)
+	case "exit":
+		return supervisor.Ended
 	case "command":
 		return answering(programPatience, func(c *supervisor.Child) (check.Process, error) { return d.besideProgram(p, p.ReadyCommand, n, c) })
 	}

@@ -229,6 +229,24 @@ func TestOneShotOverTheDeathOfSuperd(t *testing.T) {
 	}
 }
 
+// What comes after a job that is up when it has ended waits for its end.
+func TestAfterTheEnd(t *testing.T) {
+	r := newRig(t)
+	job := r.script("job", note+`while ! [ -e "$GO" ]; do sleep 0.02; done; note gone`)
+	job.Restart = supervisor.Unexpected
+	job.Proof = func(int) func(context.Context, *supervisor.Child) error { return supervisor.Ended }
+	s := r.superd(job, r.script("web", well, "job"))
+	r.soon("it runs", func() string { return missing(r, "start job:0") })
+	if st := s.is("web:0", program.Waiting); st.Reason != "for job:0, which is starting" {
+		t.Errorf("it waits %q", st.Reason)
+	}
+	r.touch("go-job")
+	s.is("web:0", supervisor.Running)
+	r.ordered("start job:0", "gone job:0", "start web:0")
+	s.must(s.Start(t.Context(), "job")) // again, and it is done at once
+	s.is("job:0", program.Exited)
+}
+
 func TestStoppedByHandStaysStopped(t *testing.T) {
 	r := newRig(t)
 	web := r.script("web", well)
