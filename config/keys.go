@@ -143,7 +143,7 @@ func workerKeys(w *Worker) []key {
 		{name: "max_draining", kind: number{&w.MaxDraining, 1, maxCount}},
 		{name: "max_memory", kind: size{&w.MaxMemory}},
 		{name: "max_age", kind: optionalDuration{&w.MaxAge}},
-		{name: "watchdog", kind: duration{into: &w.Watchdog}, later: true},
+		{name: "watchdog", kind: duration{into: &w.Watchdog}},
 		{name: "planned_exits", kind: numbers{&w.PlannedExits, 0, 255, "an array of exit codes, such as [0, 12]"}},
 		{name: "env", kind: environment{&w.Env}},
 		{name: "nice", kind: number{&w.Nice, -20, 19}},

@@ -46,6 +46,8 @@ func (w *worker) hear(e supervisor.ProcessEvent) {
 	case e.Exit != nil:
 		w.proved = false
 		w.lives++
+	case e.Err != nil && e.To == supervisor.Stopping:
+		w.proved = false // it misses its watchdog
 	case e.Proved && !w.proved:
 		w.proved, w.life = true, lifeOf(e.Child)
 		select {

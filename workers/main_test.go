@@ -41,6 +41,8 @@ const (
 	dieOnce = "die-once" // the first one exits 7, some time after it was ready; the others are well
 	forks   = "forks"    // as well, with a child of its own, which it kills when it has finished
 	family  = "family"   // as deaf, with a child of its own
+	hangs   = "hangs"    // says READY=1, and is in an endless loop from then on
+	fed     = "fed"      // as well, and says WATCHDOG=1 all the time
 )
 
 func (m mood) env() []string {
@@ -92,6 +94,18 @@ func work() {
 			os.Exit(7)
 		}
 	}
+	if kind == hangs {
+		for n := 0; ; n++ {
+		}
+	}
+	if kind == fed {
+		go func() {
+			for {
+				say("WATCHDOG=1")
+				time.Sleep(100 * time.Millisecond)
+			}
+		}()
+	}
 	for sig := range terms {
 		if sig == syscall.SIGUSR1 {
 			note("usr1")
@@ -129,13 +143,15 @@ func finish(terms chan os.Signal) {
 	}
 }
 
-func ready() {
+func ready() { say("READY=1\nSTATUS=waits for jobs") }
+
+func say(what string) {
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return
 	}
 	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
 	if err == nil {
-		_, _ = c.Write([]byte("READY=1"))
+		_, _ = c.Write([]byte(what))
 		_ = c.Close()
 	}
 }

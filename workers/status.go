@@ -29,6 +29,8 @@ type WorkerStatus struct {
 	Since      time.Time
 	Restarts   int
 	Last       string // how the life before ended
+	Text       string // what it says of itself
+	Reloading  bool   // it says that it reads its configuration anew
 }
 
 // Waiting is the state of a worker that may not begin before another is gone.
@@ -74,7 +76,7 @@ func (w *worker) status() WorkerStatus {
 	now := w.process.Status()
 	s := WorkerStatus{
 		Name: w.name(), Slot: w.slot, State: now.State, PID: now.PID, Generation: w.at,
-		Since: now.Since, Restarts: now.Restarts,
+		Since: now.Since, Restarts: now.Restarts, Text: now.Text, Reloading: now.Reloading,
 	}
 	if now.Last != nil {
 		s.Last = now.Last.String()

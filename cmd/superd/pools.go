@@ -51,7 +51,7 @@ func (a *app) workerSpec(w *config.Worker) func(int, release.Generation) (superv
 		if w.Ready == "notify" {
 			own = append(own, "NOTIFY_SOCKET="+a.daemon.children.NotifySocket())
 		}
-		s.Env, s.Nice, s.Limits = override(s.Env, own), w.Nice, limitsOf(w.Limits)
+		s.Env, s.Nice, s.Limits, s.Watchdog = override(s.Env, own), w.Nice, limitsOf(w.Limits), w.Watchdog
 		return s, nil
 	}
 }

@@ -150,7 +150,7 @@ func workerStatus(app, pool string, w workers.WorkerStatus, shot release.Snapsho
 		Name: w.Name, App: app, Pool: pool, State: string(w.State), PID: w.PID,
 		Release: w.Generation.Release, Generation: w.Generation.Number,
 		Stale: w.PID != 0 && w.Generation.Number != shot.Live.Number,
-		Since: w.Since, Restarts: w.Restarts, Last: w.Last,
+		Since: w.Since, Restarts: w.Restarts, Last: w.Last, StatusText: w.Text, Reloading: w.Reloading,
 	}
 	if _, err := os.Stat(w.Generation.Dir); s.Stale && errors.Is(err, fs.ErrNotExist) {
 		s.State = stranded
