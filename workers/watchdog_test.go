@@ -16,6 +16,7 @@ const dog = 1500 * time.Millisecond
 
 func (r *rig) guarded(name string, processes int) workers.Pool {
 	p := r.pool(name, processes)
+	p.StopTimeout = time.Second // who hangs does not hear SIGTERM
 	plain := p.Spec
 	p.Spec = func(slot int, g release.Generation) (supervisor.Spec, error) {
 		s, err := plain(slot, g)
@@ -65,7 +66,7 @@ func TestHangingCanaryFailsTheSwitch(t *testing.T) {
 	r.mood(1, mood{kind: fed})
 	r.mood(2, mood{kind: hangs})
 	p := r.guarded("emails", 2)
-	p.Canary, p.StopTimeout = 1, time.Second
+	p.Canary = 1
 	slow := p.Proof
 	p.Proof = func(slot int, g release.Generation) func(context.Context, *supervisor.Child) error {
 		if g.Number == 2 && slot == 1 {
