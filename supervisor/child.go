@@ -181,7 +181,8 @@ func (c *Child) await(ctx context.Context, sig syscall.Signal, timeout time.Dura
 
 // tell sends the stop signal the first time it is called in the child's life. The
 // keeper sends it, and knows whether it has: so superd may die anywhere in here, and
-// the child is told once. The ledger knows when, from just before.
+// the child is told once. The ledger knows when, from just before. Who is stopped hears
+// nothing but SIGKILL, so it is told to go on, too.
 func (c *Child) tell(ctx context.Context, sig syscall.Signal) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -194,7 +195,7 @@ func (c *Child) tell(ctx context.Context, sig syscall.Signal) error {
 		return fmt.Errorf("signal %s to %s: %w", unix.SignalName(sig), c.Name(), err)
 	}
 	c.told = now
-	return nil
+	return c.Signal(syscall.SIGCONT)
 }
 
 // deadline is when the time of a child that was told is over; zero: never. A clock

@@ -122,6 +122,19 @@ func TestStopTellsTheMainProcessOnce(t *testing.T) {
 	}
 }
 
+// A child that somebody has stopped hears that it is to go, and finishes as any other.
+func TestStopOfTheStopped(t *testing.T) {
+	f := newHouse(t).open(t)
+	c := f.start("w", "count", "count")
+	if err := c.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	_, killed, err := c.Stop(t.Context(), syscall.SIGTERM, long, nil)
+	if err != nil || killed || c.Exit().Code() != 1 {
+		t.Errorf("%s, killed %v: %v", c.Exit(), killed, err)
+	}
+}
+
 // What is behind a shell hears of the stop when the shell has gone, and finishes.
 func TestStopLetsTheRestFinish(t *testing.T) {
 	h := newHouse(t)

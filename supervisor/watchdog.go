@@ -118,11 +118,6 @@ func (c *Child) bid(ctx context.Context, sig, rest syscall.Signal, timeout time.
 			return false, err
 		}
 	}
-	if sig == syscall.SIGABRT {
-		if err := c.Signal(syscall.SIGCONT); err != nil { // who is stopped hears nothing else
-			return false, err
-		}
-	}
 	_, killed, err := c.await(ctx, rest, timeout, now)
 	return killed, err
 }
