@@ -446,7 +446,8 @@ func (s *Switch) blames(cause error) bool {
 		return false
 	}
 	for _, innocent := range []error{
-		ErrAborted, ErrInterrupted, ErrLinkMoved, ErrInconclusive, errJournal, syscall.ENOSPC, syscall.EDQUOT,
+		ErrAborted, ErrInterrupted, ErrLinkMoved, ErrInconclusive, errJournal,
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
 	} {
 		if errors.Is(cause, innocent) {
 			return false

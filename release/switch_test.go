@@ -775,12 +775,14 @@ func TestUnknownPhaseIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestFullDiskIsNotTheReleasesFault(t *testing.T) {
-	tr := newTrial(t)
-	tr.broken["start new"] = &fs.PathError{Op: "write", Path: "/run/x", Err: syscall.ENOSPC}
-	_ = tr.goesOn()
-	if tr.Verdict != RolledBack || tr.Blame {
-		t.Errorf("verdict %s, blame %v", tr.Verdict, tr.Blame)
+func TestFullMachineIsNotTheReleasesFault(t *testing.T) {
+	for _, want := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+		tr := newTrial(t)
+		tr.broken["start new"] = &fs.PathError{Op: "open", Path: "/run/x", Err: want}
+		_ = tr.goesOn()
+		if tr.Verdict != RolledBack || tr.Blame {
+			t.Errorf("%v: verdict %s, blame %v", want, tr.Verdict, tr.Blame)
+		}
 	}
 }
 

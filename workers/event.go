@@ -19,6 +19,7 @@ type Event struct {
 	PID        int
 	Exit       *supervisor.Exit // nil when nothing has ended
 	Reason     string           // whole: "exit 255 after 300ms"
+	Err        error            // behind Reason, where nothing was ever born
 	Lines      []string         // the last ones it wrote
 	From, To   int              // with Scaled: the number of workers wanted
 }
@@ -89,7 +90,7 @@ func (w *worker) judge(e supervisor.ProcessEvent, first bool) Event {
 		}
 	case e.Err == nil:
 	case e.Child == nil:
-		event.Kind, event.Reason = Failed, e.Err.Error()
+		event.Kind, event.Reason, event.Err = Failed, e.Err.Error(), e.Err
 	case e.To == supervisor.Unkillable:
 		event.Kind, event.Reason = Unkillable, e.Err.Error()
 	case e.To == supervisor.Stopping:
@@ -162,6 +163,9 @@ func (f *Failure) Error() string {
 	}
 	return text
 }
+
+// Unwrap is what kept the worker from being born: the machine may be to blame for that.
+func (f *Failure) Unwrap() error { return f.Event.Err }
 
 // LastLines are the last lines that the worker wrote.
 func (f *Failure) LastLines() []string { return f.Event.Lines }

@@ -240,6 +240,7 @@ func TestRefusals(t *testing.T) {
 		p.grant()
 		for _, f := range []wire.Frame{
 			{Code: wire.SlotTaken}, {Code: wire.Stale}, {Code: wire.Full, Data: []byte("no room")}, {Code: wire.Failed}, {Code: 99},
+			{Code: wire.Failed, Data: []byte("make a pipe: too many open files")}, {Code: wire.Failed, Data: []byte("fork: cannot allocate memory")},
 		} {
 			f.Op, f.ID = wire.Done, p.receive().ID
 			p.send(f)
@@ -254,6 +255,11 @@ func TestRefusals(t *testing.T) {
 	for _, want := range []string{ErrSlotTaken.Error(), ErrStale.Error(), "no room", "the keeper refuses with code 6", "the keeper refuses with code 99"} {
 		if err := c.Drop("x"); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	for _, want := range []error{unix.EMFILE, unix.ENOMEM} {
+		if err := c.Drop("x"); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -285,10 +286,27 @@ func refusal(f wire.Frame) error {
 		return fmt.Errorf("%w: %s", ErrNoGroup, text)
 	case wire.Unknown:
 		return unknown(text)
-	case wire.OK, wire.Invalid, wire.Full, wire.Failed, wire.Leaving:
+	case wire.Full:
+		return lacking{text, syscall.ENFILE}
+	case wire.OK, wire.Invalid, wire.Failed, wire.Leaving:
+	}
+	for _, of := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOSPC} {
+		if strings.HasSuffix(text, of.Error()) {
+			return lacking{text, of}
+		}
 	}
 	return errors.New(text)
 }
+
+// lacking is that the keeper cannot do something for want of a resource of the machine,
+// which the error also is.
+type lacking struct {
+	text string
+	of   syscall.Errno
+}
+
+func (l lacking) Error() string { return l.text }
+func (l lacking) Unwrap() error { return l.of }
 
 func (c *Client) isFenced() bool {
 	select {

@@ -1,0 +1,168 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/e2e/lab"
+	"superd/e2e/load"
+)
+
+// superctl is killed by SIGKILL at every phase of a switch and of a rollback: the switch
+// goes on to its end, and nobody notices.
+func TestSuperctlKilledAtEveryPhase(t *testing.T) {
+	l, redis := newLab(t)
+	file := l.Path("failpoint")
+	if err := l.Configure(lab.Config{Children: 4, Workers: 2, Watch: "300ms", Healthy: "100ms"}); err != nil {
+		t.Fatal(err)
+	}
+	s := &site{Lab: l, t: t, redis: redis}
+	s.begin("SUPERD_FAILPOINT=" + file)
+	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 40, Mix: quickPages})
+	for i, point := range []string{
+		"preparing.before", "starting.before", "verifying.before", "promoting.before", "rotating.before",
+		"watching.before", "committing.before", "ended.before",
+	} {
+		for _, args := range [][]string{{"switch", "r2"}, {"rollback"}} {
+			s.holdAt(file, point)
+			c := s.Superctl(context.Background(), args...)
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			s.held(func() {
+				if err := c.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				_ = c.Wait() // it was killed
+			})
+			want := map[string]string{"switch": "r2", "rollback": "r1"}[args[0]]
+			s.wholly(want, 20*time.Second)
+			if last := s.lastSwitch(); last.Verdict != "live" || last.To.Release != want {
+				t.Errorf("%d: superctl %s killed at %s: %+v", i, args[0], point, last)
+			}
+		}
+	}
+	unharmed(t, run.Stop())
+}
+
+// begin starts superd, with env, and nginx before it.
+func (s *site) begin(env ...string) {
+	s.t.Helper()
+	var err error
+	if s.superd, err = s.StartSuperd(env...); err != nil {
+		s.t.Fatal(err)
+	}
+	if s.nginx, err = s.StartNginx(s.FPMSocket(), "$realpath_root"); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// holdAt has superd stop itself at a failpoint.
+func (s *site) holdAt(file, point string) {
+	s.t.Helper()
+	if err := os.WriteFile(file, []byte(point+" stop"), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// held waits until superd has stopped itself, does something meanwhile, and lets it go on.
+func (s *site) held(meanwhile func()) {
+	s.t.Helper()
+	var pid int
+	eventually(s.t, 30*time.Second, "superd stops itself", func() bool {
+		for _, p := range lab.Of(s.Processes(), "superd") {
+			pid = p.PID
+		}
+		return stopped(pid)
+	})
+	meanwhile()
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// superd and then its keeper have no descriptor left in the middle of a switch. It goes
+// through, or does not and says why; superd that cannot even hear its keeper any more is
+// followed by another one. No user notices, the release is not to blame, and once there are
+// descriptors again it goes live.
+func TestDescriptorsRunOut(t *testing.T) {
+	l, redis := newLab(t)
+	file := l.Path("failpoint")
+	if err := l.Configure(lab.Config{Children: 4, Workers: 2, Watch: "300ms", Healthy: "100ms"}); err != nil {
+		t.Fatal(err)
+	}
+	s := &site{Lab: l, t: t, redis: redis}
+	s.begin("SUPERD_FAILPOINT=" + file)
+	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 40, Mix: quickPages})
+	live := "r1"
+	for who, points := range map[string][]string{
+		"superd": {"preparing.before", "starting.before", "verifying.before", "rotating.before"},
+		"keeper": {"verifying.before", "rotating.before"},
+	} {
+		for _, point := range points {
+			to := map[string]string{"r1": "r2", "r2": "r1"}[live]
+			s.holdAt(file, point)
+			done := make(chan lab.Outcome, 1)
+			go func() { done <- s.Ctl("switch", to) }()
+			pid := s.superd.PID()
+			var was unix.Rlimit
+			s.held(func() {
+				if who == "superd" {
+					pid = lab.Of(s.Processes(), "superd")[0].PID
+				}
+				was = limitDescriptors(t, pid, uint64(descriptorsOf(t, pid)))
+			})
+			o := s.giveBack(done, pid, was)
+			live = s.settles("r1", "r2")
+			s.wholly(live, 20*time.Second)
+			t.Logf("%s without descriptors from %s: live is %s, %s", who, point, live, o)
+			said := o.Err + o.Out
+			if o.Code != 0 && !strings.Contains(said, "too many open files") && !strings.Contains(said, "superd ended in the middle") {
+				t.Errorf("nobody says why: %s", o)
+			}
+			live = map[string]string{"r1": "r2", "r2": "r1"}[live]
+			s.ctl(0, "switch", live) // nobody is to blame
+		}
+	}
+	unharmed(t, run.Stop())
+}
+
+// giveBack waits for the end of a call, or for as long as a person may need to raise the
+// limit again, and raises it.
+func (s *site) giveBack(done chan lab.Outcome, pid int, was unix.Rlimit) (o lab.Outcome) {
+	s.t.Helper()
+	ended := false
+	select {
+	case o = <-done:
+		ended = true
+	case <-time.After(3 * time.Second):
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &was, nil); err != nil && !errors.Is(err, unix.ESRCH) {
+		s.t.Fatal(err)
+	}
+	if !ended {
+		o = <-done
+	}
+	return o
+}
+
+// limitDescriptors lets a process open none but those it has; it tells what it was allowed.
+func limitDescriptors(t *testing.T, pid int, n uint64) (was unix.Rlimit) {
+	t.Helper()
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: was.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	return was
+}
