@@ -32,7 +32,7 @@ type house struct {
 	settings func(string, map[string]string) output.Settings // nil: the usual ones
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t testing.TB) *house {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "house") //nolint:usetesting // a socket's path has 107 bytes
 	if err != nil {
@@ -45,7 +45,7 @@ func newHouse(t *testing.T) *house {
 // A fleet is one superd.
 type fleet struct {
 	*Children
-	t     *testing.T
+	t     testing.TB
 	words *record
 	ran   chan error // from Run
 	leave func()
@@ -70,7 +70,7 @@ func (r *record) String() string {
 }
 
 // open is a superd that comes; leave is its death.
-func (h *house) open(t *testing.T) *fleet {
+func (h *house) open(t testing.TB) *fleet {
 	t.Helper()
 	f := &fleet{t: t, words: new(record)}
 	log := slog.New(slog.NewTextHandler(f.words, nil))
@@ -145,7 +145,7 @@ func (f *fleet) start(name, mood, line string) *Child {
 	return c
 }
 
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(long); !is(); {
 		if time.Now().After(end) {
@@ -155,7 +155,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-func wait(t *testing.T, what string, done <-chan struct{}) {
+func wait(t testing.TB, what string, done <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-done:

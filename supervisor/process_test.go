@@ -18,7 +18,7 @@ import (
 // A subject is a process under test and what was heard of it.
 type subject struct {
 	*Process
-	t    *testing.T
+	t    testing.TB
 	ran  chan error
 	stop context.CancelFunc
 
