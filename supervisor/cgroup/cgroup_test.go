@@ -83,13 +83,16 @@ func TestKillReachesEverything(t *testing.T) {
 	inner := filepath.Join(tree.Dir(), l.Name(), "inner")
 	run(t, l, "setsid sh -c 'trap \"\" TERM; sleep 1000 & sleep 1000' & mkdir "+inner+"; sh -c 'echo $$ >"+inner+"/cgroup.procs; trap \"\" TERM; sleep 1000; true' & wait")
 	eventually(t, "they are all there", func() bool { return len(pids(t, l)) == 6 })
+	if err := os.Mkdir(filepath.Join(inner, "empty"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if empty, err := l.Empty(0); empty || err != nil {
 		t.Errorf("empty: %v, %v", empty, err)
 	}
 	if err := l.Remove(); !errors.Is(err, cgroup.ErrBusy) {
 		t.Errorf("removed while it is lived in: %v", err)
 	}
-	if _, err := os.Stat(inner); err != nil {
+	if _, err := os.Stat(filepath.Join(inner, "empty")); err != nil {
 		t.Errorf("half of it was removed: %v", err)
 	}
 	if err := l.Kill(); err != nil {
