@@ -131,14 +131,15 @@ func (m *machine) wholly(name string) bool {
 	return len(fleet) == 3
 }
 
-// serves holds PHP to answer with the name of the release.
+// serves waits until PHP answers with the name of the release.
 func (m *machine) serves(name string) {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
 	socket := fmt.Sprintf("/proc/%d/root/run/superd/shop.sock", m.init)
-	answer, err := fastcgi.Do(ctx, "unix", socket, fastcgi.Request{Params: fastcgi.Script("/srv/shop/current/public", "index.php", "/", "GET", "")})
-	if err != nil || string(answer.Body) != name {
-		m.t.Errorf("PHP answers %q and not %s: %v", answer.Body, name, err)
-	}
+	ask := fastcgi.Request{Params: fastcgi.Script("/srv/shop/current/public", "index.php", "/", "GET", "")}
+	eventually(m.t, 30*time.Second, "PHP answers with "+name, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		answer, err := fastcgi.Do(ctx, "unix", socket, ask)
+		return err == nil && string(answer.Body) == name
+	})
 }

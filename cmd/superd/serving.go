@@ -21,7 +21,7 @@ func (d *daemon) newServer(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if d.socket, err = d.succession.socket(ctx, d.cfg.Socket, rules); err != nil {
+	if d.socket, err = d.openSocket(ctx, rules); err != nil {
 		return err
 	}
 	d.server = control.NewServer(control.Options{Daemon: d, Events: d.events, Rules: rules, Log: d.log, Naming: func() control.Naming { return naming(d.config()) }})

@@ -135,9 +135,14 @@ func (s *succession) take(cfg *config.Config) (err error) {
 	return errors.Join(unix.Dup3(int(stderr.Fd()), 2, 0), stderr.Close())
 }
 
-// socket is the control socket: that of the superd before, or a new one.
-func (s *succession) socket(ctx context.Context, path string, rules []control.Rule) (*control.Socket, error) {
-	if s.listener == nil || s.lock == nil {
+// socket is the control socket: that of the superd before, or systemd's if there is one,
+// or a new one.
+func (s *succession) socket(ctx context.Context, path string, rules []control.Rule, activated *os.File) (*control.Socket, error) {
+	switch {
+	case s.listener != nil && s.lock != nil:
+	case activated != nil:
+		return control.Activated(ctx, path, control.SocketMode(rules), activated)
+	default:
 		return control.Listen(ctx, path, control.SocketMode(rules))
 	}
 	return control.Inherit(ctx, path, control.SocketMode(rules), s.listener, s.lock)
