@@ -205,4 +205,3 @@ func TestContainerAgain(t *testing.T) {
 		t.Errorf("it ends with %d", code)
 	}
 }
-

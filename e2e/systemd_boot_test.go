@@ -50,13 +50,16 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// cage moves itself into a cgroup of its own, which the machine sees as the root.
+// cage moves itself into a cgroup of its own, which the machine sees as the root. Whatever
+// ends the story ends the machine: descriptor 3 is the story's.
 const cage = `set -eu
+{ read -r word || true; [ "${word:-}" = over ] || kill -9 $$; } <&3 >/dev/null 2>&1 &
+exec 3<&-
 mkdir -p "$D/cg"
 mount -t cgroup2 none "$D/cg"
 mkdir -p "$D/cg/$NAME"
 echo $$ >"$D/cg/$NAME/cgroup.procs"
-exec unshare --fork --pid --uts --ipc --cgroup --mount --propagation private bash -c "$INNER"`
+exec unshare --kill-child=KILL --fork --pid --uts --ipc --cgroup --mount --propagation private bash -c "$INNER"`
 
 // inner makes the machine's file systems, and an identity of this boot, and becomes its
 // PID 1.
@@ -127,14 +130,23 @@ func (m *machine) start() {
 	boot := exec.Command("unshare", "--mount", "--propagation", "private", "bash", "-c", cage)
 	boot.Env = append(os.Environ(), "D="+m.dir, "NAME="+filepath.Base(m.dir), "INNER="+inner)
 	boot.Stdout, boot.Stderr = m.says, m.says
-	if err := boot.Start(); err != nil {
+	listens, lives, err := os.Pipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	boot.ExtraFiles = []*os.File{listens}
+	err = boot.Start()
+	_ = listens.Close() // boot has its own
+	if err != nil {
 		m.t.Fatalf("make namespaces for a machine: %v", err)
 	}
 	over := make(chan struct{})
 	m.boot, m.over = boot, over
 	m.waits.Go(func() {
 		defer close(over)
-		_ = boot.Wait() // how it ended is no news
+		_ = boot.Wait()                    // how it ended is no news
+		_, _ = lives.WriteString("over\n") // if anybody still listens
+		_ = lives.Close()
 	})
 	deadline := time.Now().Add(time.Minute)
 	for !m.boots() {
@@ -151,17 +163,16 @@ func (m *machine) start() {
 
 // boots tells whether systemd is PID 1 of it by now.
 func (m *machine) boots() bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.boot.Process.Pid, m.boot.Process.Pid))
-	if err != nil {
-		return false
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.boot.Process.Pid, m.boot.Process.Pid)) // it may have ended
+	for child := range strings.FieldsSeq(string(b)) {
+		comm, err := os.ReadFile("/proc/" + child + "/comm")
+		pid, _ := strconv.Atoi(child)
+		if err == nil && strings.TrimSpace(string(comm)) == "systemd" {
+			m.init = pid
+			return true
+		}
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return false
-	}
-	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	m.init = pid
-	return err == nil && strings.TrimSpace(string(comm)) == "systemd"
+	return false
 }
 
 // halt ends the machine as a power cut does, or the death of its PID 1.
