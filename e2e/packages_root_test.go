@@ -26,6 +26,7 @@ type cleanRoot struct {
 	dir  string
 	boot *exec.Cmd
 	init int // PID of what its processes live as long as, as seen here
+	env  []string
 }
 
 // stay mounts what a root needs and waits.
@@ -98,7 +99,7 @@ func (r *cleanRoot) end() {
 func (r *cleanRoot) command(ctx context.Context, args ...string) *exec.Cmd {
 	enter := []string{"-t", strconv.Itoa(r.init), "-m", "-p", "-r", "-w", "--"}
 	c := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
-	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root", "DEBIAN_FRONTEND=noninteractive"}
+	c.Env = append(r.env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=/root", "DEBIAN_FRONTEND=noninteractive")
 	return c
 }
 
@@ -303,7 +304,8 @@ func (r *cleanRoot) has(when string, want bool, paths ...string) {
 	}
 }
 
-// liveAsRPM: the same by rpm, whose scripts are others.
+// liveAsRPM: the same by rpm, whose scripts are others, with a socket elsewhere, which
+// they find.
 func (p *packages) liveAsRPM(t *testing.T) {
 	r := newCleanRoot(t, p.base)
 	rpm := func(args ...string) string {
@@ -317,7 +319,9 @@ func (p *packages) liveAsRPM(t *testing.T) {
 		return string(out)
 	}
 	rpm("-i", p.old.rpm)
+	r.must("sed", "-i", `1i socket = "/run/elsewhere.sock"`, "/etc/superd/superd.toml")
 	r.must("superd", "check", "/etc/superd/superd.toml")
+	r.env = []string{"SUPERD_SOCKET=/run/elsewhere.sock"}
 	superd := r.superd()
 	r.must("sh", "-c", "echo '# mine' >>/etc/superd/superd.toml")
 	rpm("-U", p.new.rpm)
@@ -327,9 +331,8 @@ func (p *packages) liveAsRPM(t *testing.T) {
 	if out := r.must("tail", "-n1", "/etc/superd/superd.toml"); out != "# mine" {
 		t.Errorf("the upgrade changed the configuration: %s", out)
 	}
-	r.must("superctl", "shutdown")
-	superd.ended(t)
 	rpm("-e", "superd")
+	superd.ended(t)
 	r.has("removed", false, "/usr/bin/superd")
 	r.has("removed", true, "/var/lib/superd/events.ndjson", "/etc/superd/superd.toml.rpmsave")
 }

@@ -140,7 +140,7 @@ func (p *packages) passLintian(t *testing.T) {
 func (p *packages) haveContents(t *testing.T) {
 	files := unpack(t, p.old.deb)
 	for _, path := range []string{
-		"/usr/bin/superd", "/usr/bin/superctl", "/usr/lib/superd/superd-keeper", "/usr/lib/superd/after-upgrade",
+		"/usr/bin/superd", "/usr/bin/superctl", "/usr/lib/superd/superd-keeper", "/usr/lib/superd/package-hook",
 		"/usr/lib/systemd/system/superd.service", "/usr/lib/sysusers.d/superd.conf", "/usr/lib/tmpfiles.d/superd.conf",
 		"/etc/superd/superd.toml", "/usr/share/man/man1/superctl-switch.1.gz", "/usr/share/man/man5/superd.toml.5.gz",
 		"/usr/share/man/man8/superd.8.gz", "/usr/share/man/man8/superd-keeper.8.gz",
@@ -153,6 +153,11 @@ func (p *packages) haveContents(t *testing.T) {
 	}
 	for _, name := range []string{"/usr/bin/superd", "/usr/bin/superctl", "/usr/lib/superd/superd-keeper"} {
 		p.isOurs(t, name, files)
+	}
+	nrconf := files["/etc/needrestart/conf.d/superd.conf"]
+	perl := exec.Command("perl", "-we", "our %nrconf; "+string(nrconf)+` exit !grep { "superd.service" =~ /$_/ && !$nrconf{override_rc}{$_} } keys %{$nrconf{override_rc}};`)
+	if out, err := perl.CombinedOutput(); err != nil {
+		t.Errorf("needrestart would restart superd: %v %s\n%s", err, out, nrconf)
 	}
 	page, err := os.ReadFile("../docs/webservers.md")
 	if err != nil {
