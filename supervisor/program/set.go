@@ -347,8 +347,12 @@ func (s *Set) Problems() []string {
 	return all
 }
 
-// isProblem tells a process that is not as it is wanted from one that is, or is about to be.
+// isProblem tells a process that is not as it is wanted from one that is. One that is on
+// its way up is not, unless it is a run of a schedule.
 func (st Status) isProblem() bool {
-	fine := []supervisor.State{supervisor.Running, Scheduled, supervisor.Starting, supervisor.Stopping, supervisor.Stopped}
+	fine := []supervisor.State{supervisor.Running, Scheduled}
+	if !st.Next.IsZero() {
+		fine = append(fine, supervisor.Starting, supervisor.Stopping)
+	}
 	return st.Wanted && !slices.Contains(fine, st.State) && (st.State != Exited || st.Reason != "")
 }
