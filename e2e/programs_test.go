@@ -58,11 +58,6 @@ func (b *bare) pids() map[string]int {
 	return all
 }
 
-func (b *bare) is(name, state string) {
-	b.t.Helper()
-	eventually(b.t, time.Minute, name+" is "+state, func() bool { return b.program(name).State == state })
-}
-
 const nginxAndRedis = `
 [program.redis]
 command = ["redis-server", "--port", "0", "--unixsocket", "$DIR/redis.sock", "--save", ""]
@@ -130,7 +125,7 @@ http { access_log off; server { listen %s; return 200 %q; } }
 	page("one")
 	b.write("queue.php", queueWorker)
 	get := func() string {
-		r, err := http.Get("http://" + address + "/") //nolint:noctx // of loopback
+		r, err := http.Get("http://" + address + "/")
 		if err != nil {
 			return err.Error()
 		}
