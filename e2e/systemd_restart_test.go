@@ -144,14 +144,23 @@ func TestUnitRestart(t *testing.T) {
 		if begun, ended := m.jobs(); begun-ended > 2 {
 			t.Errorf("%d jobs were begun and %d ended: more than the two workers of now are at", begun, ended)
 		}
-		eventually(t, 30*time.Second, "it serves again", func() bool { status, _ := m.run("superctl", "status"); return strings.Contains(status, "r1") })
 		if n := len(m.fleet()); n != 3 {
 			t.Errorf("there are %d processes of PHP, not a master and two workers: %v", n, m.fleet())
 		}
 	}
 	time.Sleep(time.Second)
 	unharmed(t, run.Stop())
-	m.must("systemctl", "stop", "superd")
+	m.must("systemctl", "stop", "--no-block", "superd")
+	said := ""
+	eventually(t, time.Minute, "superd has stopped", func() bool {
+		if s := m.show("StatusText"); s != "" {
+			said += s + "\n"
+		}
+		return m.show("ActiveState") == "inactive"
+	})
+	if !strings.Contains(said, "waits for") || !strings.Contains(said, "shop/jobs:") {
+		t.Errorf("systemd was not told who is waited for, but:\n%s", said)
+	}
 	if begun, ended := m.jobs(); begun != ended || begun < 2*restarts {
 		t.Errorf("%d jobs were begun and %d ended", begun, ended)
 	}

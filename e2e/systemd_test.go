@@ -53,9 +53,7 @@ func TestUnit(t *testing.T) {
 		t.Errorf("systemd-analyze verify: %s", out)
 	}
 	m.must("superctl", "switch", "r1")
-	if s := m.show("StatusText"); !strings.Contains(s, "is here") {
-		t.Errorf("systemd was told %q", s)
-	}
+	eventually(t, 30*time.Second, "systemd is told how the app is", func() bool { return strings.HasSuffix(m.show("StatusText"), ": shop r1") })
 
 	door := m.knock("/run/superd/shop.sock")
 	before := m.fleet()

@@ -242,6 +242,11 @@ func (d *daemon) stopAll(turn context.Context) {
 	ctx := context.WithoutCancel(turn)
 	d.event(control.Event{Kind: "superd.stopping", PID: os.Getpid()})
 	d.tellSystemd(stoppingLine(d.config()))
+	over := make(chan struct{})
+	var telling sync.WaitGroup
+	telling.Go(func() { d.tellWhoStays(over) })
+	defer telling.Wait()
+	defer close(over)
 	again := d.startsAgain(ctx)
 	if err := d.programs.StopAll(ctx, func() { d.stopApps(ctx, again) }); err != nil {
 		d.log.Error("stopping the programs did not go well", "error", err)

@@ -84,9 +84,8 @@ func stoppingLine(cfg *config.Config) string {
 	}
 	longest = min(longest, year) + slowestPrograms(cfg) // some go before the apps, some behind
 	const spare = 20 * time.Second                      // the keeper ends what is left
-	const most = 365 * 24 * time.Hour
 	return "STOPPING=1\nSTATUS=stopping; requests and jobs finish first\nEXTEND_TIMEOUT_USEC=" +
-		strconv.FormatInt((min(longest, most)+spare).Microseconds(), 10) // systemd adds it to its clock
+		strconv.FormatInt((min(longest, year)+spare).Microseconds(), 10) // systemd adds it to its clock
 }
 
 // slowest is how long a stop of an app may take.
@@ -108,20 +107,37 @@ func slowest(a *config.App) time.Duration {
 const startPatience = 30 * time.Second
 
 // tellWhenReady tells systemd that superd is here once every program that is to be up is,
-// or has had its say, so that a unit that comes after superd comes after them too.
+// or has had its say, and every app too, so that a unit that comes after superd comes after
+// them. From then on it tells how things are.
 func (d *daemon) tellWhenReady(ctx context.Context) error {
-	again := time.NewTicker(startPatience / 3)
+	again, look := time.NewTicker(startPatience/3), time.NewTicker(50*time.Millisecond)
 	defer again.Stop()
-	for {
+	defer look.Stop()
+	for programs := d.programs.Settled(); programs != nil || !d.appsSettled(); {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.programs.Settled():
-			d.tellSystemd("READY=1\nSTATUS=superd " + version + " is here")
-			<-ctx.Done()
-			return nil
+		case <-programs:
+			programs = nil
+		case <-look.C:
 		case <-again.C:
-			d.tellSystemd(fmt.Sprintf("STATUS=programs are on their way up\nEXTEND_TIMEOUT_USEC=%d", startPatience.Microseconds()))
+			d.tellSystemd(fmt.Sprintf("STATUS=apps and programs are on their way up\nEXTEND_TIMEOUT_USEC=%d", startPatience.Microseconds()))
 		}
 	}
+	look.Stop()
+	again.Stop()
+	d.tellSystemd("READY=1")
+	d.tellHowItIs(ctx)
+	return nil
+}
+
+// appsSettled tells whether every app is up, or has had its say. One in the middle of a
+// switch, which this superd goes on with, is up.
+func (d *daemon) appsSettled() bool {
+	for _, a := range d.allApps() {
+		if shot := a.switcher.Snapshot(); shot.Settling && shot.Current == nil {
+			return false
+		}
+	}
+	return true
 }
