@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"strings"
 	"syscall"
@@ -165,4 +166,67 @@ func limitDescriptors(t *testing.T, pid int, n uint64) (was unix.Rlimit) {
 		t.Fatal(err)
 	}
 	return was
+}
+
+// superd panics in the middle of a switch: that is a death like any other, and its last
+// words are in the log.
+func TestSuperdPanics(t *testing.T) {
+	l, redis := newLab(t)
+	file := l.Path("failpoint")
+	if err := l.Configure(lab.Config{Children: 4, Workers: 2, Watch: "300ms", Healthy: "100ms"}); err != nil {
+		t.Fatal(err)
+	}
+	s := &site{Lab: l, t: t, redis: redis}
+	s.begin("SUPERD_FAILPOINT=" + file)
+	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 40, Mix: quickPages})
+	for point, want := range map[string]string{"verifying.before": "r1", "promoting.linked": "r2"} {
+		if err := os.WriteFile(file, []byte(point+" panic"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		was := s.status().PID
+		s.Ctl("switch", "r2")
+		s.wholly(want, 20*time.Second)
+		if now := s.status().PID; now == was {
+			t.Error("superd lives on")
+		}
+		s.childrenAreOfThisLife()
+		if s.status().Apps[0].Live.Release == "r2" {
+			s.ctl(0, "switch", "r1")
+		}
+	}
+	unharmed(t, run.Stop())
+	if said := s.superd.Tail(1 << 20); !strings.Contains(said, "panic: failpoint") || !strings.Contains(said, "goroutine ") {
+		t.Errorf("nobody says where superd has ended:\n%s", said)
+	}
+}
+
+// A thousand programs end as soon as they begin, at the same time: the shop is served and
+// switched meanwhile, superd answers, and nobody is started more often than the pauses
+// between lives allow.
+func TestThousandCrashLoops(t *testing.T) {
+	s := newSite(t, lab.Config{Children: 4, Workers: 2, Watch: "300ms", Healthy: "100ms", More: `
+[program.looping]
+command   = ["/bin/false"]
+processes = 1000
+autostart = false
+`}, "$realpath_root")
+	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 20, Mix: quickPages})
+	s.Ctl("start", "looping") // it tells that it does not stay
+	began := time.Now()
+	for time.Since(began) < 8*time.Second {
+		s.ctl(0, "switch", "r2")
+		s.ctl(0, "rollback")
+	}
+	deaths := 0
+	for _, e := range s.events() {
+		if strings.HasPrefix(e.Process, "looping") {
+			deaths++
+		}
+	}
+	took := time.Since(began)
+	t.Logf("%d deaths in %s", deaths, took.Round(time.Millisecond))
+	if most := 1000 * (3 + math.Log2(took.Seconds()/0.45)); deaths < 1000 || float64(deaths) > most {
+		t.Errorf("%d deaths in %s: each pause is twice the one before, from half a second", deaths, took)
+	}
+	unharmed(t, run.Stop())
 }

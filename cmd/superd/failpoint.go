@@ -26,6 +26,8 @@ func failpoint() func(string) {
 		switch what { // no error is told: the test sees who is gone
 		case "stop":
 			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		case "panic":
+			panic("failpoint " + name)
 		case "keeper":
 			_ = syscall.Kill(os.Getppid(), syscall.SIGKILL)
 		case "both":
