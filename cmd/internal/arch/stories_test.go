@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,8 +10,9 @@ import (
 )
 
 var (
-	namedTest = regexp.MustCompile("`(Test[A-Za-z0-9]+)`")
-	aTest     = regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9]+)\(`)
+	namedTest = regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`")
+	aTest     = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9]+)\(`)
+	aFault    = regexp.MustCompile(`^\| (F[0-9]{2}) \|`)
 	packageOf = regexp.MustCompile(`^[a-z0-9/]+$`)
 )
 
@@ -21,12 +23,17 @@ func TestNamedTestsExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	have, named := map[string]map[string]bool{}, 0
+	have, named, faults := map[string]map[string]bool{}, 0, 0
 	for line := range strings.Lines(string(text)) {
 		cells := strings.Split(line, "|")
 		cell := cells[max(0, len(cells)-2)]
 		if len(cells) == 4 { // the table of stories has them in front
 			cell = cells[1]
+		}
+		if m := aFault.FindStringSubmatch(line); m != nil {
+			if faults++; m[1] != fmt.Sprintf("F%02d", faults) || len(cells) != 6 || !namedTest.MatchString(cell) {
+				t.Errorf("e2e/README.md: fault %d is missing, or no test is named: %s", faults, line)
+			}
 		}
 		for group := range strings.SplitSeq(cell, ";") {
 			in, tests, ok := strings.Cut(strings.TrimSpace(group), ": ")
@@ -44,8 +51,8 @@ func TestNamedTestsExist(t *testing.T) {
 			}
 		}
 	}
-	if named < 80 {
-		t.Errorf("%d tests are named", named)
+	if named < 250 || faults < 54 {
+		t.Errorf("%d tests are named, and %d faults", named, faults)
 	}
 }
 
