@@ -150,6 +150,8 @@ func TestUnitRestart(t *testing.T) {
 	}
 	time.Sleep(time.Second)
 	unharmed(t, run.Stop())
+	before, _ := m.jobs()
+	eventually(t, 30*time.Second, "a job has just begun", func() bool { begun, _ := m.jobs(); return begun > before })
 	m.must("systemctl", "stop", "--no-block", "superd")
 	said := ""
 	eventually(t, time.Minute, "superd has stopped", func() bool {
