@@ -31,6 +31,8 @@ type Options struct {
 	Log    *slog.Logger
 	Groups *cgroup.Tree // where each child gets a cgroup; nil: none does
 
+	Starved func(Starved) // is told of them, from Run, and must not block; nil: nobody is
+
 	Patience time.Duration // how long another superd may take to let go of State
 	Refused  int           // the keeper's exit code if it does not, and nothing is kept
 }
@@ -49,6 +51,7 @@ type Children struct {
 	leafless atomic.Bool  // that a child got no leaf was told
 	littered chan struct{}
 	shortage *shortage
+	starved  func(Starved)
 	came     time.Time // when the fleet was claimed
 
 	starts  pace           // a ceiling over all starts
@@ -85,7 +88,10 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 		stopped: make(chan struct{}), kids: map[string]*Child{}, early: map[string]client.Exit{}, held: keeper.Held(),
 		cleared: make(chan struct{}),
 		groups:  o.Groups, litter: map[string]*cgroup.Leaf{}, littered: make(chan struct{}, 1),
-		shortage: newShortage(o.Groups), came: time.Now(),
+		shortage: newShortage(o.Groups), starved: o.Starved, came: time.Now(),
+	}
+	if c.starved == nil {
+		c.starved = func(Starved) {}
 	}
 	if err := c.own(ctx, o); err != nil {
 		return nil, errors.Join(err, keeper.Close())
@@ -160,6 +166,7 @@ func (c *Children) Run(ctx context.Context) error {
 	if c.groups != nil {
 		hears.Go(func() { c.sweep(ctx) })
 	}
+	hears.Go(func() { c.watchMemory(ctx) })
 	for {
 		select {
 		case <-ctx.Done():

@@ -46,8 +46,8 @@ func (o OOM) remark() string {
 
 // A shortage watches for kills for want of memory.
 type shortage struct {
-	groups *cgroup.Tree
-	log    string // the kernel's log, "" if its PIDs are not ours
+	groups *cgroup.Tree // that counts, nil: the machine does
+	log    string       // the kernel's log, "" if its PIDs are not ours
 
 	mu    sync.Mutex
 	count int64
@@ -58,7 +58,12 @@ type shortage struct {
 const oomRecent = 10 * time.Second
 
 func newShortage(groups *cgroup.Tree) *shortage {
-	s := &shortage{groups: groups}
+	s := &shortage{}
+	if groups != nil {
+		if _, ok := groups.OOMKills(); ok {
+			s.groups = groups
+		}
+	}
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err == nil && ns == firstNamespace {
 		s.log = "/dev/kmsg"
 	}
@@ -72,9 +77,7 @@ const firstNamespace = "pid:[4026531836]"
 // kills is how often the kernel has killed for memory, where superd is or on the machine.
 func (s *shortage) kills() (int64, bool) {
 	if s.groups != nil {
-		if n, ok := s.groups.OOMKills(); ok {
-			return n, true
-		}
+		return s.groups.OOMKills()
 	}
 	b, err := os.ReadFile("/proc/vmstat")
 	if err != nil {
@@ -89,14 +92,23 @@ func (s *shortage) kills() (int64, bool) {
 	return n, err == nil
 }
 
-// recently tells whether the kernel has killed for memory a moment ago.
-func (s *shortage) recently() bool {
+// grew tells whether the kernel has killed for memory since somebody has looked.
+func (s *shortage) grew() bool {
 	n, ok := s.kills()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if ok && n > s.count {
+	grown := ok && n > s.count
+	if grown {
 		s.count, s.moved = n, time.Now()
 	}
+	return grown
+}
+
+// recently tells whether the kernel has killed for memory a moment ago.
+func (s *shortage) recently() bool {
+	s.grew()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return time.Since(s.moved) < oomRecent
 }
 
@@ -129,54 +141,108 @@ func (s *shortage) part(c *Child, status syscall.WaitStatus, at time.Time, kille
 // named tells whether the kernel's log says that it has ended that process for memory,
 // and whether the log can be read.
 func (s *shortage) named(pid int, start uint64) (is, readable bool) {
+	born := sinceBoot(start)
+	err := s.victims(func(v victim) bool {
+		is = v.pid == pid && v.at >= born
+		return !is
+	})
+	return is, err == nil
+}
+
+// hasLog tells whether the kernel's log can be read, and speaks of our PIDs.
+func (s *shortage) hasLog() bool { return s.victims(func(victim) bool { return false }) == nil }
+
+// errNoLog is why the kernel's log says nothing.
+var errNoLog = errors.New("the kernel's log does not count PIDs as we do")
+
+// victims goes through the kernel's log, oldest first, until each returns false.
+func (s *shortage) victims(each func(victim) bool) error {
 	if s.log == "" {
-		return false, false
+		return errNoLog
 	}
 	fd, err := unix.Open(s.log, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false, false // takes root, or dmesg_restrict=0
+		return err // takes root, or dmesg_restrict=0
 	}
 	defer func() { _ = unix.Close(fd) }() // it was only read
-	born := sinceBoot(start)
-	for record := make([]byte, 8192); ; { // one at a time, as /dev/kmsg gives them
-		n, err := unix.Read(fd, record)
+	groups := map[int]string{}
+	for records := make([]byte, 8192); ; { // /dev/kmsg gives one at a time
+		n, err := unix.Read(fd, records)
 		switch {
 		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EINTR):
 			continue // overwritten meanwhile, or longer than there is room
-		case err != nil || n <= 0:
-			return false, errors.Is(err, unix.EAGAIN) || n == 0
+		case errors.Is(err, unix.EAGAIN), err == nil && n == 0:
+			return nil
+		case err != nil:
+			return err
 		}
-		if who, when, ok := victim(record[:n]); ok && who == pid && when >= born {
-			return true, true
+		for record := range bytes.Lines(records[:n]) {
+			if pid, group, ok := parseGroup(record); ok {
+				groups[pid] = group
+			}
+			v, ok := parseVictim(record)
+			v.group = groups[v.pid]
+			if ok && !each(v) {
+				return nil
+			}
 		}
 	}
 }
 
-// victim reads a record of the kernel's log: "3,512,7213456,-;Out of memory: Killed process
-// 4711 (php) total-vm:…", or "Memory cgroup out of memory: …". The third number is in
-// microseconds since boot.
-func victim(record []byte) (pid int, at time.Duration, ok bool) {
+// A victim is a process that the kernel's log says was ended for memory.
+type victim struct {
+	pid  int
+	name string
+
+	at    time.Duration // since boot, see uptime
+	group string        // its memory cgroup, "": the log does not say
+}
+
+// parseGroup reads what may come before: "…;oom-kill:constraint=CONSTRAINT_MEMCG,…,
+// task_memcg=/system.slice/superd.service,task=php,pid=4711,uid=33". When many are killed
+// the kernel leaves it out.
+func parseGroup(record []byte) (pid int, group string, ok bool) {
+	_, text, found := strings.Cut(string(record), ";oom-kill:")
+	_, text, of := strings.Cut(text, ",task_memcg=")
+	group, text, named := strings.Cut(text, ",task=")
+	at := strings.LastIndex(text, ",pid=") // a task may be called anything
+	if !found || !of || !named || at < 0 {
+		return 0, "", false
+	}
+	number, _, _ := strings.Cut(text[at+len(",pid="):], ",")
+	pid, err := strconv.Atoi(strings.TrimSpace(number))
+	return pid, group, err == nil
+}
+
+// parseVictim reads a record of the kernel's log: "3,512,7213456,-;Out of memory: Killed
+// process 4711 (php) total-vm:…", or "Memory cgroup out of memory: …". The third number is
+// in microseconds.
+func parseVictim(record []byte) (v victim, ok bool) {
 	head, text, found := bytes.Cut(record, []byte(";"))
 	if f := bytes.Split(head, []byte(",")); found && len(f) >= 3 {
 		us, err := strconv.ParseInt(string(f[2]), 10, 64)
-		at, found = time.Duration(us)*time.Microsecond, err == nil
+		v.at, found = time.Duration(us)*time.Microsecond, err == nil
 	}
 	before, after, killed := bytes.Cut(text, []byte("Killed process "))
 	if !found || !killed || !bytes.Contains(bytes.ToLower(before), []byte("out of memory")) {
-		return 0, 0, false
+		return victim{}, false
 	}
-	number, _, _ := bytes.Cut(after, []byte(" "))
+	number, rest, _ := bytes.Cut(after, []byte(" "))
+	_, rest, _ = bytes.Cut(rest, []byte("("))
+	name, _, _ := bytes.Cut(rest, []byte(") "))
+	v.name = string(name)
 	pid, err := strconv.Atoi(strings.TrimSuffix(string(number), ","))
-	return pid, at, err == nil
+	v.pid = pid
+	return v, err == nil
 }
 
 // sinceBoot is a start time of /proc/PID/stat by the clock of the kernel's log, which does
 // not go on while the machine sleeps. Ticks are of 10 ms, rounded down.
 func sinceBoot(ticks uint64) time.Duration {
-	var all, awake unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &all) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &awake) != nil {
+	var all unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &all) != nil {
 		return 0
 	}
-	slept := time.Duration(all.Nano() - awake.Nano())
+	slept := time.Duration(all.Nano()) - uptime()
 	return time.Duration(ticks)*10*time.Millisecond - slept - 100*time.Millisecond // the two clocks are not read in one instant
 }

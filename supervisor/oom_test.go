@@ -46,8 +46,7 @@ func limited(t *testing.T, h *house) (prefix string) {
 
 // canRead tells whether the kernel's log speaks of our PIDs and may be read.
 func canRead(f *fleet) bool {
-	_, readable := f.shortage.named(1, 0)
-	return readable
+	return f.shortage.hasLog()
 }
 
 func (f *fleet) script(name, script string) *Child {
@@ -181,9 +180,21 @@ func TestVictim(t *testing.T) {
 		"3,512;Out of memory: Killed process x":                                                                0,
 		"":                                                                                                     0,
 	} {
-		pid, at, ok := victim([]byte(record))
-		if ok != (want != 0) || ok && (pid != want || at != 7213456*time.Microsecond) {
-			t.Errorf("%q: %d, %s, %v", record, pid, at, ok)
+		v, ok := parseVictim([]byte(record))
+		if ok != (want != 0) || ok && (v.pid != want || v.at != 7213456*time.Microsecond || v.name == "") {
+			t.Errorf("%q: %+v, %v", record, v, ok)
+		}
+	}
+}
+
+func TestGroupOfAVictim(t *testing.T) {
+	const said = "6,511,7213455,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/system.slice,task_memcg=/system.slice/superd.service,task=a,pid=1,b,pid=4711,uid=33\n SUBSYSTEM=x\n"
+	if pid, group, ok := parseGroup([]byte(said)); !ok || pid != 4711 || group != "/system.slice/superd.service" {
+		t.Errorf("%d, %q, %v", pid, group, ok)
+	}
+	for _, record := range []string{"", "6,5,7,-;oom-kill:constraint=CONSTRAINT_NONE,task=a,pid=1,uid=0", "6,5,7,-;oom-kill:constraint=C,task_memcg=/,task=a,pid=,uid=0", "6,5,7,-;x,task_memcg=/,task=a,pid=1"} {
+		if pid, group, ok := parseGroup([]byte(record)); ok {
+			t.Errorf("%q: %d, %q", record, pid, group)
 		}
 	}
 }

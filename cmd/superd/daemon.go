@@ -125,7 +125,7 @@ func (d *daemon) open(ctx context.Context, keeper string) (err error) {
 	d.output = output.Open(output.Options{Dir: d.cfg.LogDir, Settings: d.logs.settings, Log: d.log})
 	d.children, err = supervisor.Open(ctx, supervisor.Options{
 		Keeper: keeper, State: d.cfg.StateDir, Notify: d.notify, Output: d.output, Log: d.log,
-		Groups: d.groups(), Patience: statePatience, Refused: exitRejected,
+		Groups: d.groups(), Starved: d.starved, Patience: statePatience, Refused: exitRejected,
 	})
 	if errors.Is(err, supervisor.ErrStateInUse) {
 		return coded{err, exitRejected}

@@ -1,6 +1,11 @@
 package main
 
 import (
+	"fmt"
+	"strings"
+
+	"superd/control"
+	"superd/supervisor"
 	"superd/supervisor/cgroup"
 )
 
@@ -14,4 +19,29 @@ func (d *daemon) groups() *cgroup.Tree {
 	}
 	d.log.Info("each child gets a cgroup", "directory", tree.Dir(), "memory", tree.HasMemory())
 	return tree
+}
+
+// starved tells people of a process that the kernel has killed for want of memory and whose
+// end nobody else tells: a worker of PHP-FPM, whose request is cut and whose place is taken.
+func (d *daemon) starved(s supervisor.Starved) {
+	e := starvedEvent(s)
+	d.log.Warn("the kernel has killed for want of memory", "process", e.Process, "pid", e.PID, "message", e.Message)
+	d.event(e)
+}
+
+func starvedEvent(s supervisor.Starved) control.Event {
+	if s.Child == nil {
+		return control.Event{
+			Kind: "process.oom", PID: s.PID, Reason: "out of memory",
+			Message: fmt.Sprintf("out of memory: the kernel has killed process %d (%s), which something that superd runs had started", s.PID, s.Name),
+		}
+	}
+	e := control.Event{
+		Kind: "process.oom", Process: s.Child.Name(), PID: s.Child.PID(), Reason: "out of memory",
+		Message: fmt.Sprintf("out of memory: the kernel has killed %d of the processes of %s", s.Kills, s.Child.Name()),
+	}
+	if app, _, ok := strings.Cut(e.Process, "/"); ok {
+		e.App = app
+	}
+	return e
 }

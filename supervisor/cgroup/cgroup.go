@@ -145,6 +145,20 @@ func (t *Tree) Close() error {
 // delegated cgroup; false where that is not counted.
 func (t *Tree) OOMKills() (int64, bool) { return field(t.base, "memory.events", "oom_kill") }
 
+// Has tells whether a cgroup, as the kernel names it, is the delegated one or below it.
+func (t *Tree) Has(path string) bool {
+	for dir := path; len(dir) > 1; dir = filepath.Dir(dir) {
+		if strings.HasSuffix(t.base, dir) {
+			return true
+		}
+	}
+	return false
+}
+
+// Events is the file of OOMKills. Who watches it hears when it changes (inotify(7)), for
+// whatever is below.
+func (t *Tree) Events() string { return filepath.Join(t.base, "memory.events") }
+
 func (t *Tree) leaf(name string) *Leaf { return &Leaf{filepath.Join(t.dir, clean(name))} }
 
 // maxName is NAME_MAX of Linux.

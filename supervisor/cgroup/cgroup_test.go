@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"superd/supervisor/cgroup"
 	"superd/supervisor/cgroup/cgrouptest"
 )
@@ -292,6 +294,46 @@ func TestNames(t *testing.T) {
 	} {
 		if l := leaf(t, tree, name); l.Name() != want {
 			t.Errorf("%q is called %q", name, l.Name())
+		}
+	}
+}
+
+// The kernel tells who watches a file of a cgroup that it has changed, as superd relies on
+// for memory.events; here it is the one that is to be had everywhere.
+func TestKernelTellsOfChanges(t *testing.T) {
+	tree := open(t)
+	l := leaf(t, tree, "x")
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := w.Add(filepath.Join(tree.Dir(), "cgroup.events")); err != nil {
+		t.Fatal(err)
+	}
+	run(t, l, "exec sleep 1000") // below what is watched
+	select {
+	case e := <-w.Events:
+		if !e.Has(fsnotify.Write) {
+			t.Errorf("told %v", e)
+		}
+	case err := <-w.Errors:
+		t.Error(err)
+	case <-time.After(long):
+		t.Error("nothing is told")
+	}
+}
+
+func TestHas(t *testing.T) {
+	dir := cgrouptest.Dir(t)
+	tree, err := cgroup.Open(dir, "children", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := "/" + filepath.Base(dir)
+	for path, is := range map[string]bool{own: true, own + "/children/x": true, "/outer" + own: false, "/system.slice/mysql.service": false, "/": false, "": false} {
+		if tree.Has(path) != is {
+			t.Errorf("%s: %v", path, !is)
 		}
 	}
 }
