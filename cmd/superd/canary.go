@@ -1,20 +1,35 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"superd/control"
 	"superd/release"
+	"superd/supervisor"
 )
 
 // liveTraffic is that of an app in a switch: a share of it while the candidate is to
 // show what it can, all of it afterwards.
 type liveTraffic struct{ a *app }
 
+// Watch is well once that time went well and every pool has all of its workers: one that
+// ended, which max_failures forgives, may be on its way back, or never come.
 func (l liveTraffic) Watch(ctx context.Context, g release.Generation) error {
-	return l.a.watcher.Watch(ctx, g)
+	if err := l.a.watcher.Watch(ctx, g); err != nil || g.IsZero() {
+		return err
+	}
+	patience := l.a.cfg().Switch.ProgressDeadline
+	inner, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not all workers are well %s after the watch", patience))
+	defer cancel()
+	err := l.a.fleet.Rotate(inner, g)
+	if err == nil || ctx.Err() != nil || errors.Is(err, release.ErrStopping) || supervisor.LostKeeper(err) {
+		return err
+	}
+	return cmp.Or(l.Weigh(ctx, g, err), err)
 }
 
 func (l liveTraffic) Weigh(ctx context.Context, g release.Generation, failure error) error {

@@ -65,6 +65,27 @@ func WorkersNeverReady() Flaw {
 	return Flaw{"workers never ready", "bin/worker.php", "<?php\necho \"waiting for the license server\\n\";\nwhile (true) { sleep(1); }\n"}
 }
 
+// WorkersNotBack: the workers work for a while. One that has ended does not get to work
+// again.
+func WorkersNotBack() Flaw {
+	return Flaw{"a worker ends and is not back", "bin/worker.php", `<?php
+if (getenv('SUPERD_SLOT') !== '0') {
+    echo "ready for jobs\n";
+    while (true) { sleep(1); }
+}
+$mark = dirname($argv[1]) . '/not-back-' . getenv('SUPERD_GENERATION');
+if (file_exists($mark)) {
+    echo "waiting for a lock that nobody lets go\n";
+    while (true) { sleep(1); }
+}
+touch($mark);
+echo "ready for jobs\n";
+usleep(2_800_000);
+echo "the lock server went away\n";
+exit(1);
+`}
+}
+
 // WorkersDeaf: the workers do not hear SIGTERM, and hold on to a job for long.
 func WorkersDeaf() Flaw {
 	return Flaw{"workers deaf to SIGTERM", "bin/worker.php", "<?php\npcntl_signal(SIGTERM, SIG_IGN);\necho \"ready for jobs\\n\";\nwhile (true) { sleep(1); }\n"}
