@@ -207,3 +207,15 @@ func theirInclude(n node, root, path string) {
 			"that is fine if the deploy user may be root, else keep the file elsewhere", short(path), root)
 	}
 }
+
+// theirLog tells that output goes to a file below the root of an app: superd is root, and
+// follows the directories there wherever they lead.
+func theirLog(n node, apps []App, o Output) {
+	for name, path := range map[string]string{"stdout": o.Stdout, "stderr": o.Stderr} {
+		for _, a := range apps {
+			if n.in.who.uid == 0 && a.Root != "" && isPath(path) && strings.HasPrefix(filepath.Clean(strings.ReplaceAll(path, "{root}", a.Root)), a.Root+"/") {
+				n.at(name).warn("%s is written by superd, who is root: who can write below %s can lead it elsewhere by a link; keep logs in log_dir", short(path), a.Root)
+			}
+		}
+	}
+}

@@ -114,6 +114,10 @@ include = ["{release_dir}/fpm.conf", "{root}/x.conf"]
 [app.shop.worker.w]
 command = ["true"]
 nice = -5
+log = { stdout = "`+root+`/shared/w.log" }
+[program.p]
+command = ["true"]
+log = { stdout = "`+root+`/shared/p.log", stderr = "/var/log/p.log" }
 [app.port]
 root = "`+root+`"
 [app.port.fpm]
@@ -134,6 +138,9 @@ listen = "127.0.0.1:81"`)
 	}
 	if firstFreePort() > 81 && !strings.Contains(plain, "listen: port 81 needs root") || strings.Contains(asRoot, "port 81") {
 		t.Errorf("the port: %s\n%s", plain, asRoot)
+	}
+	if log := "written by superd, who is root"; strings.Contains(plain, log) || strings.Count(asRoot, log) != 2 {
+		t.Errorf("the logs: %s\n%s", plain, asRoot)
 	}
 	const include = "is read by php-fpm's master, which is root"
 	if strings.Contains(plain, include) || strings.Count(asRoot, include) != 2 {

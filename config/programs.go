@@ -74,6 +74,7 @@ func checkProgramTable(n node, p *Program) {
 	checkDirectory(n.at("directory"), p.Directory)
 	p.EnvFile = checkEnvFile(n.at("env_file"), p.EnvFile, EnvFile, nil)
 	checkOutput(n.at("log"), &p.Log, p.Processes)
+	theirLog(n.at("log"), n.in.config.Apps, p.Log)
 	checkReload(n.at("reload"), p.Reload)
 	if p.Backoff.First > p.Backoff.Max {
 		n.at("backoff").wrong("first, %s, must not be longer than max, %s", p.Backoff.First, p.Backoff.Max)

@@ -90,6 +90,9 @@ func checkApp(n node, a *App) {
 	if a.FPM != nil {
 		checkFPM(n.at("fpm"), a)
 	}
+	for _, w := range a.Workers {
+		theirLog(n.at("worker").at(w.Name).at("log"), []App{*a}, w.Log)
+	}
 	nameChecks(n.at("check"), a)
 	if !n.file.broken && a.FPM == nil && len(a.Workers) == 0 {
 		n.warn("has neither fpm nor a worker: nothing runs for this app")
@@ -213,6 +216,7 @@ func checkFPM(n node, a *App) {
 	checkArgs(n.at("args"), f.Args)
 	checkOutput(n.at("log"), &f.Log, 1)
 	plainFPM(n, f)
+	theirLog(n.at("log"), []App{*a}, f.Log)
 	for i, path := range f.Include {
 		theirInclude(n.at("include").item(i, path), a.Root, path)
 	}

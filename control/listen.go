@@ -77,10 +77,12 @@ func (s *Socket) Close() error {
 	return errors.Join(err, s.lock.Close())
 }
 
-// lockFile locks a file and writes into it who did.
+// lockFile locks a file and writes into it who did. A link is refused: a socket may be
+// where others write, what their link leads to is none of superd's, and it is never what
+// is at the path, so that this would not end.
 func lockFile(path string) (*os.File, error) {
 	for {
-		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, err
 		}

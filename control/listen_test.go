@@ -154,3 +154,24 @@ func withDeadline(t *testing.T) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
+
+// Where others write, a link in the place of the lock leads to a file of root's: it is not
+// written over.
+func TestSocketsLockIsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	victim, path := filepath.Join(dir, "victim"), filepath.Join(dir, "s")
+	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, path+".lock"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Listen(t.Context(), path, 0o600)
+	if err == nil {
+		t.Error("the link was followed")
+		_ = s.Close()
+	}
+	if got, _ := os.ReadFile(victim); string(got) != "precious" {
+		t.Errorf("the file behind the link has %q", got)
+	}
+}

@@ -30,6 +30,10 @@ listen_owner = "www-data"
 command = ["php8.2", "-r", "while (true) sleep(1);"]
 min_healthy_time = "200ms"
 
+[program.beside]
+command = ["sleep", "1000"]
+user = "www-data"
+
 [[app.shop.check]]
 name = "up"
 interval = "100ms"
@@ -68,7 +72,7 @@ func plainUser(t *testing.T, user int) {
 			t.Errorf("process %d runs as user %d", pid, uid)
 		}
 	}
-	if len(all) < 4 { // superd, a master, a child of it, a worker
+	if len(all) < 5 { // superd, a master, a child of it, a worker, a program
 		t.Errorf("only %v", all)
 	}
 	status := b.ctl(0, "--json", "status")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -143,18 +142,7 @@ func (d *daemon) specOf(p *config.Program, n int) (supervisor.Spec, error) {
 
 // programUser is who a program runs as: superd's own user when none is named.
 func programUser(p *config.Program) (supervisor.Credential, error) {
-	name, group := p.User, p.Group
-	if name == "" || os.Geteuid() != 0 {
-		u, err := user.Current()
-		if err != nil {
-			return supervisor.Credential{}, fmt.Errorf("look up myself: %w", err)
-		}
-		name = u.Username
-	}
-	if os.Geteuid() != 0 {
-		group = ""
-	}
-	return supervisor.LookupUser(name, group)
+	return credentialOf(p.User, p.Group)
 }
 
 // programVars is what templates stand for in process n of a program.

@@ -39,14 +39,18 @@ func environment() map[string]string {
 // defaultPath is what login(1) gives root.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// credential is who processes of the app run as. Not being root, superd runs all
-// as itself.
+// credential is who processes of the app run as.
 func (s surroundings) credential() (supervisor.Credential, error) {
-	app := s.app()
-	if os.Geteuid() != 0 || app.User == "" && app.Group == "" {
+	return credentialOf(s.app().User, s.app().Group)
+}
+
+// credentialOf is a user with a group of his own or another; superd's own user when none
+// is named. Not being root, superd runs all as itself.
+func credentialOf(user, group string) (supervisor.Credential, error) {
+	if os.Geteuid() != 0 || user == "" && group == "" {
 		return supervisor.Myself(), nil
 	}
-	return supervisor.LookupUser(cmp.Or(app.User, "root"), app.Group)
+	return supervisor.LookupUser(cmp.Or(user, "root"), group)
 }
 
 // vars is what templates stand for in a process of generation g.
