@@ -55,6 +55,10 @@ func TestUnit(t *testing.T) {
 	m.must("superctl", "switch", "r1")
 	eventually(t, 30*time.Second, "systemd is told how the app is", func() bool { return strings.HasSuffix(m.show("StatusText"), ": shop r1") })
 
+	if out, _ := m.run("superctl", "doctor"); strings.Contains(out, "systemd-") { // that the machine has other faults is no matter
+		t.Errorf("superctl doctor does not like the shipped unit:\n%s", out)
+	}
+
 	door := m.knock("/run/superd/shop.sock")
 	before := m.fleet()
 	main := m.show("MainPID")

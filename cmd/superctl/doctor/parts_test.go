@@ -155,6 +155,20 @@ func TestStopTimeOfTheUnit(t *testing.T) {
 	}
 }
 
+// Where superd may ask systemd for time it does, and nothing of a usual stop is cut.
+func TestStopTimeThatIsAskedFor(t *testing.T) {
+	for access, want := range map[string]Severity{"main": Hint, "all": Hint, "none": Problem, "": Problem} {
+		e := &examination{
+			Doctor: &Doctor{}, cfg: &config.Config{Programs: []config.Program{{Name: "slow", StopTimeout: time.Hour}}},
+			unit: map[string]string{"TimeoutStopUSec": "2min", "Type": "notify", "NotifyAccess": access},
+		}
+		e.stopTime()
+		if len(e.found) != 1 || e.found[0].Severity != want || !strings.Contains(e.found[0].What, "stop_timeout of slow is 1h") {
+			t.Errorf("NotifyAccess=%s: %+v", access, e.found)
+		}
+	}
+}
+
 func TestJobTimeout(t *testing.T) {
 	for _, tt := range []struct {
 		command string

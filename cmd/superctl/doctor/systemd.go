@@ -19,7 +19,8 @@ import (
 func (e *examination) systemd(ctx context.Context) {
 	out, err := e.Run(ctx, Call{Argv: []string{
 		"systemctl", "show", e.Unit, "-p",
-		"LoadState,TimeoutStopUSec,KillMode,Delegate,DelegateSubgroup,PrivateTmp,ProtectHome,LimitNOFILE",
+		"LoadState,Type,NotifyAccess,TimeoutStopUSec,KillMode,Delegate,DelegateSubgroup,PrivateTmp,ProtectHome,LimitNOFILE," +
+			"FileDescriptorStoreMax,RuntimeDirectory,RuntimeDirectoryPreserve",
 	}})
 	if err != nil {
 		e.unseen("systemd", e.Unit, err, "nothing if superd is not run by systemd; else systemctl show "+e.Unit)
@@ -37,6 +38,7 @@ func (e *examination) systemd(ctx context.Context) {
 	e.unit = unit
 	e.stopTime()
 	e.killMode()
+	e.kept()
 	e.privateDirectories()
 }
 
@@ -44,8 +46,8 @@ func (e *examination) do(settings string) string {
 	return fmt.Sprintf("systemctl edit %s: [Service] %s; then systemctl daemon-reload", e.Unit, settings)
 }
 
-// longest is what a stop of everything may take, and what of it. Apps, PHP-FPM and
-// pools stop side by side.
+// longest is what a stop of everything may take, and what of it. Apps, PHP-FPM, pools
+// and most programs stop side by side.
 func (e *examination) longest() (time.Duration, string) {
 	limit, of := time.Duration(0), ""
 	longer := func(d time.Duration, what string) {
@@ -60,6 +62,9 @@ func (e *examination) longest() (time.Duration, string) {
 		for _, w := range app.Workers {
 			longer(w.StopTimeout, "stop_timeout of "+app.Name+"/"+w.Name)
 		}
+	}
+	for _, p := range e.cfg.Programs {
+		longer(p.StopTimeout, "stop_timeout of "+p.Name)
 	}
 	return limit, of
 }
@@ -85,6 +90,10 @@ func (e *examination) stopTime() {
 		What: fmt.Sprintf("TimeoutStopSec is %s, and %s is %s", have, of, need),
 		Why:  "At `systemctl stop`, `restart` and a reboot systemd kills everything when its time is over, in the middle of jobs and requests that superd would have waited for.",
 	}
+	if asks := e.unit["NotifyAccess"]; e.unit["Type"] == "notify" && asks != "" && asks != "none" {
+		f.Severity = Hint
+		f.Why = "superd asks systemd for the time it needs when it stops. One that hangs or has just died at that moment cannot ask, and systemd then kills everything in the middle of jobs and requests."
+	}
 	if need == config.Infinity {
 		f.What, f.Do = fmt.Sprintf("TimeoutStopSec is %s, and %s is infinity", have, of), e.do("TimeoutStopSec=infinity")
 	} else {
@@ -105,6 +114,32 @@ func (e *examination) killMode() {
 			"the requests in flight, and what a worker has started for its job is killed under it. With mixed all get SIGKILL once the keeper has ended, by a crash too.",
 		Do: e.do("KillMode=process"),
 	})
+}
+
+// kept: what must outlive the loss of a keeper and a restart.
+func (e *examination) kept() {
+	if e.unit["FileDescriptorStoreMax"] == "0" {
+		e.tell(Finding{
+			ID: "systemd-store", Severity: Problem, Subject: e.Unit,
+			What: "FileDescriptorStoreMax is 0",
+			Why: "systemd keeps nothing for superd: if the keeper is killed, everything that it ran is ended and started again, with users refused meanwhile. " +
+				"`systemctl restart` refuses them too.",
+			Do: e.do("FileDescriptorStoreMax=8192"),
+		})
+	}
+	if e.unit["RuntimeDirectoryPreserve"] != "no" {
+		return
+	}
+	for dir := range strings.FieldsSeq(e.unit["RuntimeDirectory"]) {
+		if dir = filepath.Join("/run", dir); below(dir, e.cfg.RunDir) {
+			e.tell(Finding{
+				ID: "systemd-runtime-directory", Severity: Problem, Subject: e.Unit,
+				What: fmt.Sprintf("RuntimeDirectoryPreserve is no, and run_dir is %s", e.cfg.RunDir),
+				Why:  "systemd removes " + dir + " whenever superd ends, before an automatic restart too: with it go the sockets that web servers connect to, of processes that live on.",
+				Do:   e.do("RuntimeDirectoryPreserve=yes"),
+			})
+		}
+	}
 }
 
 // privateDirectories: a unit that has a /tmp of its own keeps its sockets to itself.
