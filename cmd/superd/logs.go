@@ -149,15 +149,21 @@ func logLine(l output.Line) control.LogLine {
 	return control.LogLine{Process: l.Name, Stream: l.Stream, Line: l.Text, At: l.At}
 }
 
-// logNames are the processes that a name means and that have written, or may yet.
+// logNames are the processes that a name means and that have written, or may yet. A name
+// that means none of them may be that of a group, as in targets.
 func (d *daemon) logNames(pattern string) []string {
-	var names []string
-	for _, name := range d.output.Names() {
-		if control.Match(pattern, name) {
-			names = append(names, name)
-		}
+	names := matching(d.output.Names(), pattern)
+	if len(names) > 0 {
+		return names
+	}
+	for _, member := range membersOf(d.config(), pattern) {
+		names = append(names, matching(d.output.Names(), member)...)
 	}
 	return names
+}
+
+func matching(all []string, pattern string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(name string) bool { return !control.Match(pattern, name) })
 }
 
 func (d *daemon) followLogs(ctx context.Context, names []string, q control.LogQuery, emit func(control.LogLine) error) error {

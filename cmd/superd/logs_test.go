@@ -66,7 +66,8 @@ func TestSettingsOfNames(t *testing.T) {
 func written(t *testing.T) (*daemon, map[string]*os.File) {
 	t.Helper()
 	d := &daemon{log: slog.New(slog.DiscardHandler)}
-	d.logs.obey(&config.Config{})
+	d.holds.Store(&config.Config{Groups: []config.Group{{Name: "backend", Members: []string{"program.nginx", "app.shop"}}}})
+	d.logs.obey(d.config())
 	d.output = output.Open(output.Options{Dir: t.TempDir(), Settings: d.logs.settings, Log: d.log})
 	var err error
 	if d.events, err = control.OpenEvents(filepath.Join(t.TempDir(), "events"), d.log); err != nil {
@@ -126,6 +127,11 @@ func TestLogsOfSeveral(t *testing.T) {
 	}
 	if got := ask(control.LogQuery{Name: "nginx", Lines: 10, Until: middle}); !slices.Equal(got, []string{"nginx:0> first of nginx:0"}) {
 		t.Errorf("until the middle is %q", got)
+	}
+	for _, group := range []string{"backend", "backend:*"} {
+		if got := ask(control.LogQuery{Name: group, Lines: 1}); !slices.Equal(got, append([]string{"nginx:0> second of nginx:0"}, want...)) {
+			t.Errorf("of the group %s it is %q", group, got)
+		}
 	}
 	enough := errors.New("enough")
 	var got []string
