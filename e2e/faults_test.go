@@ -5,8 +5,10 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -227,6 +229,48 @@ autostart = false
 	t.Logf("%d deaths in %s", deaths, took.Round(time.Millisecond))
 	if most := 1000 * (3 + math.Log2(took.Seconds()/0.45)); deaths < 1000 || float64(deaths) > most {
 		t.Errorf("%d deaths in %s: each pause is twice the one before, from half a second", deaths, took)
+	}
+	unharmed(t, run.Stop())
+}
+
+// A successor is killed when it was ready and has not taken over: superd goes on as it was.
+// It can start no other, and says what to do; whoever does that has an upgrade.
+func TestSuccessorDiesBetween(t *testing.T) {
+	l, redis := newLab(t)
+	file := l.Path("failpoint")
+	if err := l.Configure(lab.Config{Children: 4, Workers: 2, Watch: "300ms", Healthy: "100ms"}); err != nil {
+		t.Fatal(err)
+	}
+	s := &site{Lab: l, t: t, redis: redis}
+	s.begin("SUPERD_FAILPOINT=" + file)
+	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 40, Mix: quickPages})
+	was := s.status().PID
+	if err := os.WriteFile(file, []byte("heir.ready"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if o := s.ctl(5, "upgrade"); !strings.Contains(o.Err, "it was ready, and did not take over") {
+		t.Errorf("superctl says: %s", o)
+	}
+	if now := s.status().PID; now != was {
+		t.Errorf("superd was %d and is %d", was, now)
+	}
+	s.ctl(0, "switch", "r2") // it works as before
+	s.ctl(0, "rollback")
+	kill := fmt.Sprintf("kill -9 %d", was)
+	if o := s.ctl(6, "upgrade"); !strings.Contains(o.Err, kill) {
+		t.Errorf("superctl does not say %q: %s", kill, o)
+	}
+	children := s.children()
+	if err := syscall.Kill(was, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "another superd answers", func() bool {
+		status, err := s.Status()
+		return err == nil && status.PID != was && status.Healthy
+	})
+	s.ctl(0, "upgrade")
+	if now := s.children(); !slices.Equal(children, now) {
+		t.Errorf("the children were %v and are %v", children, now)
 	}
 	unharmed(t, run.Stop())
 }

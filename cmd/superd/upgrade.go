@@ -64,6 +64,7 @@ type succession struct {
 	mu       sync.Mutex
 	entering int  // switches that are being accepted
 	closed   bool // none is: a successor is coming
+	spent    bool // one was ready and died before it took over, and tableflip starts no other
 }
 
 // newSuccession takes what the superd before has left. It comes first of all: until
@@ -110,6 +111,9 @@ func (s *succession) stepUp(cfg *config.Config) error {
 	}
 	if err := s.flip.Ready(); err != nil {
 		return fmt.Errorf("take over from the superd before: %w", err)
+	}
+	if at := failpoint(); at != nil {
+		at("heir.ready")
 	}
 	return nil
 }
@@ -201,6 +205,12 @@ func (d *daemon) succeed(ctx context.Context) (control.Incarnation, error) {
 		return control.Incarnation{}, &control.Error{Kind: control.Conflict, Message: "an upgrade is going on", Hint: "wait for it"}
 	}
 	defer s.busy.Unlock()
+	if s.isSpent() {
+		return control.Incarnation{}, &control.Error{
+			Kind: control.Conflict, Message: "a successor was ready and died before it took over; this superd can start no other",
+			Hint: fmt.Sprintf("kill -9 %d: superd-keeper then starts the program at superd's path, and no child is touched", os.Getpid()),
+		}
+	}
 	patience, cancel := context.WithTimeout(ctx, upgradePatience)
 	defer cancel()
 	if err := s.flip.WaitForParent(patience); err != nil {
@@ -253,6 +263,18 @@ func (s *succession) open() {
 	s.closed = false
 }
 
+func (s *succession) spend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spent = true
+}
+
+func (s *succession) isSpent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.spent
+}
+
 // enter is asked before a switch is accepted; leave is called when it is.
 func (s *succession) enter() (leave func(), err error) {
 	s.mu.Lock()
@@ -299,6 +321,7 @@ func (d *daemon) tryHeir(ctx context.Context) (control.Incarnation, error) {
 	case <-d.children.Fenced():
 		return who, nil
 	default:
+		s.spend()
 		return who, h.failed(errors.New("it was ready, and did not take over"))
 	}
 }
