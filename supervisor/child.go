@@ -37,6 +37,7 @@ type Child struct {
 	words // what it has said of itself
 
 	writing sync.Mutex // to its standard input
+	telling sync.Mutex // it is told once
 
 	mu     sync.Mutex // of the words too
 	told   time.Time  // when the stop signal was sent; zero: never
@@ -74,8 +75,17 @@ func (c *Child) Slot() string { return c.proc.Slot }
 // Note is what Spec.Note was, also when another superd started the child.
 func (c *Child) Note() []byte { return c.note.Own }
 
-// PID is its main process, and its session and process group too.
-func (c *Child) PID() int { return c.proc.PID }
+// PID is its main process: the one that was started, unless it has named another.
+func (c *Child) PID() int {
+	if h := c.main(); h != nil {
+		return h.pid
+	}
+	return c.proc.PID
+}
+
+// FirstPID is the process that was started, which never changes. Its session and process
+// group have the same number.
+func (c *Child) FirstPID() int { return c.proc.PID }
 
 // Born is when it was made, by the wall clock.
 func (c *Child) Born() time.Time { return c.proc.Born }
@@ -124,16 +134,17 @@ func (c *Child) Acknowledge() error {
 // Signal sends sig to the main process, by pidfd. A process that is gone already
 // is no error.
 func (c *Child) Signal(sig syscall.Signal) error {
-	conn, err := c.proc.Pidfd.SyscallConn()
+	if h := c.main(); h != nil {
+		return named(h.signal(sig), c)
+	}
+	return named(signalTo(c.proc.Pidfd, sig), c)
+}
+
+func named(err error, c *Child) error {
 	if err != nil {
-		return nil // acknowledged: long gone
+		return fmt.Errorf("%s: %w", c.Name(), err)
 	}
-	var sent error
-	err = conn.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
-	if err != nil || sent == nil || errors.Is(sent, unix.ESRCH) {
-		return nil
-	}
-	return fmt.Errorf("signal %s to %s: %w", unix.SignalName(sig), c.Name(), sent)
+	return nil
 }
 
 // Stop sends sig once to the main process, waits timeout for its end, and then
@@ -154,7 +165,7 @@ func (c *Child) Stop(ctx context.Context, sig syscall.Signal, timeout time.Durat
 // await is Stop for a child that needs no word any more; sig is for what it leaves behind.
 func (c *Child) await(ctx context.Context, sig syscall.Signal, timeout time.Duration, now <-chan struct{}) (Exit, bool, error) {
 	end := c.deadline(timeout)
-	inTime, err := c.leaves(ctx, &end, now)
+	inTime, err := c.leaves(ctx, sig, &end, now)
 	if err != nil {
 		return Exit{}, false, err
 	}
@@ -184,18 +195,31 @@ func (c *Child) await(ctx context.Context, sig syscall.Signal, timeout time.Dura
 // the child is told once. The ledger knows when, from just before. Who is stopped hears
 // nothing but SIGKILL, so it is told to go on, too.
 func (c *Child) tell(ctx context.Context, sig syscall.Signal) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.told.IsZero() || c.hasExited() {
+	c.telling.Lock() // not mu: who hears the children must never wait for a disk
+	defer c.telling.Unlock()
+	if !c.Told().IsZero() || c.hasExited() {
 		return nil
 	}
 	now := time.Now()
 	c.children.ledger.tell(c.proc.PID, c.proc.Start, now)
-	if err := c.children.keeper.Tell(ctx.Done(), c.proc.Slot, c.proc.PID, sig); err != nil {
+	var err error
+	if h := c.main(); h != nil {
+		err = h.signal(sig)
+	} else {
+		err = c.tellFirst(ctx, sig)
+	}
+	if err != nil {
 		return fmt.Errorf("signal %s to %s: %w", unix.SignalName(sig), c.Name(), err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.told = now
 	return c.Signal(syscall.SIGCONT)
+}
+
+// tellFirst tells the process that was started, once.
+func (c *Child) tellFirst(ctx context.Context, sig syscall.Signal) error {
+	return c.children.keeper.Tell(ctx.Done(), c.proc.Slot, c.proc.PID, sig)
 }
 
 // deadline is when the time of a child that was told is over; zero: never. A clock
@@ -212,10 +236,19 @@ func (c *Child) deadline(timeout time.Duration) time.Time {
 }
 
 // leaves waits for the end of the main process. It is false when the time was over
-// first.
-func (c *Child) leaves(ctx context.Context, end *time.Time, now <-chan struct{}) (bool, error) {
+// first. When that was one that was named, the one that was started is told then.
+func (c *Child) leaves(ctx context.Context, sig syscall.Signal, end *time.Time, now <-chan struct{}) (bool, error) {
+	var gone chan struct{}
+	if h := c.main(); h != nil {
+		gone = h.gone
+	}
 	for {
 		select {
+		case <-gone:
+			gone = nil
+			if err := c.tellFirst(ctx, sig); err != nil {
+				return false, fmt.Errorf("signal %s to %s: %w", unix.SignalName(sig), c.Name(), err)
+			}
 		case <-c.exited:
 			return true, nil
 		case <-ctx.Done():
@@ -275,16 +308,15 @@ func (c *Child) tend() {
 	moving.Go(func() { c.output.Run(ctx) })
 	select {
 	case e := <-c.end:
+		main, ended := c.lastOf()
+		if !ended {
+			cancel()
+			moving.Wait()
+			return
+		}
 		c.output.Finish()
 		moving.Wait()
-		c.mu.Lock()
-		killed := c.killed && e.Status.Signaled() && e.Status.Signal() == unix.SIGKILL
-		fault := c.said.Fault
-		c.mu.Unlock()
-		c.exit = Exit{Status: e.Status, Failure: e.Failure, At: e.At, Ran: max(0, e.At.Sub(c.proc.Born)), Killed: killed, Fault: fault}
-		if e.Failure == "" {
-			c.exit.OOM = c.children.shortage.part(c, e.Status, e.At, killed)
-		}
+		c.exit = c.judge(e, main)
 		close(c.exited)
 	case <-c.children.stopped:
 		cancel()
@@ -292,10 +324,28 @@ func (c *Child) tend() {
 	}
 }
 
+// judge is how the child has ended: as its main process did, if it has named one.
+func (c *Child) judge(e client.Exit, main *heir) Exit {
+	x := Exit{Status: e.Status, Failure: e.Failure, At: e.At}
+	if main != nil {
+		x.Status, x.Unknown, x.At = main.status, !main.known, main.at
+	}
+	x.Ran = max(0, x.At.Sub(c.proc.Born))
+	c.mu.Lock()
+	x.Killed = c.killed && (x.Unknown || x.Status.Signaled() && x.Status.Signal() == unix.SIGKILL)
+	x.Fault = c.said.Fault
+	c.mu.Unlock()
+	if e.Failure == "" {
+		x.OOM = c.children.shortage.part(c, x.Status, x.At, x.Killed)
+	}
+	return x
+}
+
 // An Exit is how a child ended.
 type Exit struct {
 	Status  syscall.WaitStatus
 	Failure string // not empty: it never became the program, and why
+	Unknown bool   // Status is not known: the kernel did not tell how its main process ended
 	At      time.Time
 	Ran     time.Duration
 	Killed  bool   // superd killed it
@@ -305,7 +355,7 @@ type Exit struct {
 
 // Code is the exit code, -1 after a signal or a failure to start.
 func (e Exit) Code() int {
-	if e.Failure != "" || !e.Status.Exited() {
+	if e.Failure != "" || e.Unknown || !e.Status.Exited() {
 		return -1
 	}
 	return e.Status.ExitStatus()
@@ -329,6 +379,10 @@ func (e Exit) manner(ran time.Duration) string {
 	switch {
 	case e.Failure != "":
 		return e.Failure
+	case e.Unknown && !e.Killed:
+		return fmt.Sprintf("its main process ended after %s, and the kernel does not tell how", ran)
+	case e.Unknown:
+		return fmt.Sprintf("killed by superd after %s", ran)
 	case e.Status.Signaled() && e.Killed:
 		return fmt.Sprintf("killed by superd after %s", ran)
 	case e.Status.Signaled():
@@ -339,5 +393,5 @@ func (e Exit) manner(ran time.Duration) string {
 
 // Planned reports whether the exit code is one of those that are no failure.
 func (e Exit) Planned(codes []int) bool {
-	return e.Failure == "" && e.Status.Exited() && slices.Contains(codes, e.Status.ExitStatus())
+	return e.Failure == "" && !e.Unknown && e.Status.Exited() && slices.Contains(codes, e.Status.ExitStatus())
 }

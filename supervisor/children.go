@@ -140,6 +140,9 @@ func (c *Children) keepEars() {
 // whenTold is when a child of an earlier superd was told to stop, zero if it was not.
 // Whether it was is for the keeper to say: the ledger is written before.
 func whenTold(l *ledger, k *client.Child) time.Time {
+	if !k.Told && l.words(k.PID, k.Start).Main != 0 {
+		return l.told(k.PID, k.Start) // the keeper tells only those that it has started
+	}
 	if !k.Told {
 		return time.Time{}
 	}
@@ -332,7 +335,20 @@ func (c *Children) add(ch *Child) {
 	}
 	if !c.left {
 		c.tending.Go(ch.tend)
+		if h := ch.heir; h != nil && h.fd != nil {
+			c.tending.Go(func() { h.watch(ch) })
+		}
 	}
+}
+
+// tend runs one more goroutine until superd lets go; false: it does already.
+func (c *Children) tend(one func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.left {
+		c.tending.Go(one)
+	}
+	return !c.left
 }
 
 // ended gives an exit to its child. It may be told twice, and it may be told of a
@@ -364,6 +380,9 @@ func (c *Children) forget(ch *Child) {
 func (c *Children) hear(ctx context.Context) {
 	err := c.notify.Run(ctx, func(m notify.Message) {
 		if ch := c.sender(m.PID); ch != nil {
+			if m.MainPID > 0 {
+				ch.name(m.MainPID)
+			}
 			ch.heard(m)
 		}
 	})

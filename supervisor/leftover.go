@@ -138,7 +138,7 @@ func (l *leftover) end(ctx context.Context) error {
 	watched, stop := context.WithCancel(ctx)
 	defer stop()
 	watching.Go(func() { l.watch(watched) })
-	inTime, err := l.leaves(ctx, &end, nil)
+	inTime, err := l.leaves(ctx, l.signal, &end, nil)
 	switch {
 	case err != nil:
 		return err

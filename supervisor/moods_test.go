@@ -238,6 +238,18 @@ func beActor(script []string) {
 			fmt.Println(os.ExpandEnv(arg))
 		case "pid":
 			fmt.Println("pid", os.Getpid())
+		case "heir": // another process does this, and is the main one from then on
+			cmd := again("play " + strings.ReplaceAll(arg, ",", " "))
+			if err := cmd.Start(); err != nil {
+				panic(err)
+			}
+			tellSuperd(fmt.Sprint("MAINPID=", cmd.Process.Pid, "\nREADY=1"))
+			if len(script) > 0 && strings.HasPrefix(script[len(script)-1], "reap") {
+				_ = cmd.Wait() // how does not matter
+			}
+		case "reap":
+		case "leave": // without a word
+			os.Exit(int(milliseconds(arg) / time.Millisecond))
 		case "apart": // another process of a session of its own does the rest
 			cmd := again("play " + strings.NewReplacer(",", " ", "_COMMA_", ",").Replace(arg))
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

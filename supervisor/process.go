@@ -288,6 +288,9 @@ func (p *Process) live(ctx context.Context, c *Child) (life, error) {
 // says so.
 func (p *Process) isEnding(c *Child, l *life) bool {
 	s, leave := p.leaving(c)
+	if !leave && l.failed == nil {
+		l.failed = c.lost()
+	}
 	if !leave && l.failed == nil && !c.hasExited() && !c.goes() {
 		if l.failed = l.hunger.missed(c, time.Now()); l.failed != nil {
 			c.blame(watchdogFault)

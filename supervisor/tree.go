@@ -73,7 +73,7 @@ func (c *Child) killMain(ctx context.Context) error {
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, killPatience, ErrUnkillable)
 	defer cancel()
-	if err := c.Signal(unix.SIGKILL); err != nil {
+	if err := errors.Join(c.Signal(unix.SIGKILL), signalTo(c.proc.Pidfd, unix.SIGKILL)); err != nil {
 		return err
 	}
 	select {
@@ -115,8 +115,9 @@ func (c *Child) rest() (family, error) {
 		return nil, err
 	}
 	var rest family
+	main := c.PID()
 	for _, m := range all {
-		if m.pid == c.proc.PID {
+		if m.pid == main {
 			_ = unix.Close(m.fd) // a handle, nothing is lost
 			continue
 		}

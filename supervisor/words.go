@@ -18,6 +18,9 @@ type account struct {
 	Timed    bool          `json:"timed,omitempty"`    // it has set its watchdog itself
 	Watchdog time.Duration `json:"watchdog,omitempty"` // to this; 0: none
 	Fault    string        `json:"fault,omitempty"`    // our own word: why it is ended
+
+	Main      int    `json:"main,omitempty"` // MAINPID=; 0: the process that was started
+	MainStart uint64 `json:"main_start,omitempty"`
 }
 
 type words struct {
@@ -32,6 +35,8 @@ type words struct {
 	every     time.Duration // how often WATCHDOG=1 is to come; 0: never
 	fed       time.Time     // when it came last
 	trigger   bool
+	heir      *heir // the main process that it has named; nil: none
+	headless  bool  // that has ended, and the process that was started lives on
 }
 
 func newWords(watchdog time.Duration) words {
@@ -143,4 +148,5 @@ func (c *Child) recall(s account) {
 	if s.Timed {
 		c.every = interval(s.Watchdog)
 	}
+	c.recallHeir()
 }

@@ -229,5 +229,5 @@ func (w *worker) isDoubtful() bool { return w.adopted && w.lives == 0 && !w.know
 
 // lifeOf is a name of one life that no other life ever had.
 func lifeOf(c *supervisor.Child) string {
-	return fmt.Sprintf("%s %d %d", c.Slot(), c.PID(), c.Born().UnixNano())
+	return fmt.Sprintf("%s %d %d", c.Slot(), c.FirstPID(), c.Born().UnixNano())
 }

@@ -3,29 +3,14 @@ package keeper
 import (
 	"errors"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"superd/supervisor/keeper/pidfd"
 )
 
 // A child that was taken back from systemd's store is a child of init now: nobody but
 // init is told of its end. Its pidfd tells that it has ended, and since Linux 6.15 how.
-
-// pidfdInfo is struct pidfd_info of linux/pidfd.h, as long as it was in Linux 6.15.
-type pidfdInfo struct {
-	mask     uint64
-	_        [12]uint32 // cgroup, ids
-	_        uint32
-	exitCode int32
-}
-
-const (
-	pidfdGetInfo  = 0xc040ff0b // _IOWR(0xff, 11, 64 bytes)
-	pidfdInfoExit = 1 << 3
-)
-
-// Both are 64 bytes; this fails to compile otherwise.
-var _ [64 - unsafe.Sizeof(pidfdInfo{})]struct{}
 
 // unknownEnd is the reason of an exit whose status nobody can tell.
 const unknownEnd = "it has ended, and nobody knows how: its keeper was lost"
@@ -45,7 +30,7 @@ func (o orphanEnd) ready(k *Keeper, events int16) {
 	if c.ended.IsZero() {
 		c.ended = now
 	}
-	status, known := exitOf(c.pidfd)
+	status, known := pidfd.Exit(c.pidfd)
 	if !known && events&unix.POLLHUP == 0 && now.Sub(c.ended) < reapPatience {
 		c.resting, k.soon = true, now.Add(5*time.Millisecond) // it is a zombie yet
 		return
@@ -58,16 +43,6 @@ func (o orphanEnd) ready(k *Keeper, events int16) {
 		delete(k.table.pids, c.pid)
 	}
 	k.store.dirty = true
-}
-
-// exitOf is the wait status of a process that was reaped by somebody.
-func exitOf(pidfd int) (status uint32, known bool) {
-	info := pidfdInfo{mask: pidfdInfoExit}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(pidfd), pidfdGetInfo, uintptr(unsafe.Pointer(&info)))
-	if errno != 0 || info.mask&pidfdInfoExit == 0 {
-		return 0, false
-	}
-	return uint32(info.exitCode), true
 }
 
 // ofOrphan tells whether a process is below an orphan that lives.

@@ -137,7 +137,9 @@ func (u *unit) policy() supervisor.Policy {
 }
 
 // lifeOf tells one life of a process from all others.
-func lifeOf(c *supervisor.Child) string { return fmt.Sprintf("%d@%d", c.PID(), c.Born().UnixNano()) }
+func lifeOf(c *supervisor.Child) string {
+	return fmt.Sprintf("%d@%d", c.FirstPID(), c.Born().UnixNano())
+}
 
 // spec is what its next life is: as the configuration says now.
 func (u *unit) spec(context.Context) (supervisor.Spec, error) {
