@@ -14,7 +14,7 @@ import (
 func BenchmarkLeaf(b *testing.B) {
 	with, without := newHouse(b), newHouse(b)
 	with.base = cgrouptest.Dir(b)
-	a, o := newHeir(with.open(b)), newHeir(without.open(b))
+	a, o := newSuccession(with.open(b)), newSuccession(without.open(b))
 	for b.Loop() {
 		a.next()
 		o.next()
@@ -24,20 +24,20 @@ func BenchmarkLeaf(b *testing.B) {
 	b.ReportMetric(float64(a.took)/float64(o.took), "with/without")
 }
 
-// An heir is a slot in which one life follows another.
-type heir struct {
+// A succession is a slot in which one life follows another.
+type succession struct {
 	f    *fleet
 	c    *Child
 	took time.Duration
 }
 
-func newHeir(f *fleet) *heir {
-	h := &heir{f: f}
+func newSuccession(f *fleet) *succession {
+	h := &succession{f: f}
 	h.c = h.begin()
 	return h
 }
 
-func (h *heir) begin() *Child {
+func (h *succession) begin() *Child {
 	s := spec("w", "")
 	s.Argv, s.Env = []string{"/bin/sleep", "1000"}, nil
 	c, err := h.f.Start(h.f.t.Context(), s)
@@ -48,7 +48,7 @@ func (h *heir) begin() *Child {
 }
 
 // next measures from the end to the order to run the next program.
-func (h *heir) next() {
+func (h *succession) next() {
 	if err := h.c.Signal(unix.SIGTERM); err != nil {
 		h.f.t.Fatal(err)
 	}
