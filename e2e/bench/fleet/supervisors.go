@@ -123,13 +123,10 @@ func scripts(dir, file string, programs []string) error {
 	return nil
 }
 
-// superd runs them as the workers of an app that has no PHP-FPM.
+// superd runs them as the processes of one program.
 func superd(dir string, programs []string) (*running, error) {
-	svc, root := filepath.Join(dir, "svc"), filepath.Join(dir, "app")
+	svc := filepath.Join(dir, "svc")
 	if err := scripts(svc, "run", programs); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(os.MkdirAll(filepath.Join(root, "releases", "r1"), 0o755), os.Symlink("releases/r1", filepath.Join(root, "current"))); err != nil {
 		return nil, err
 	}
 	conf := fmt.Sprintf(`
@@ -137,23 +134,19 @@ socket    = %q
 run_dir   = "%[2]s/run"
 state_dir = "%[2]s/state"
 log_dir   = "%[2]s/log"
-[app.fleet]
-root = %[3]q
-user = "root"
-[app.fleet.worker.p]
-command = ["/bin/sh", "-c", "exec %[4]s/p{slot}/run"]
-processes = %[5]d
-max_parallel = "100%%"
+[program.p]
+command = ["%[3]s/p{slot}/run"]
+processes = %[4]d
 min_healthy_time = "0s"
 log = { max_size = "4GiB" }
-`, socket(dir), dir, root, svc, len(programs))
+`, socket(dir), dir, svc, len(programs))
 	file := filepath.Join(dir, "superd.toml")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		return nil, err
 	}
 	return &running{
 		cmd: exec.CommandContext(context.Background(), binary("superd"), "run", "--config", file),
-		bye: syscall.SIGTERM, log: filepath.Join(dir, "log", "fleet", "p-0.log"),
+		bye: syscall.SIGTERM, log: filepath.Join(dir, "log", "programs", "p-0.log"),
 	}, nil
 }
 
