@@ -54,9 +54,10 @@ type Children struct {
 	starved  func(Starved)
 	came     time.Time // when the fleet was claimed
 
-	starts  pace           // a ceiling over all starts
-	tending sync.WaitGroup // one goroutine per child, see Child.tend
-	stopped chan struct{}  // closed when Run ends: the tending goroutines let go
+	censuses censuses
+	starts   pace           // a ceiling over all starts
+	tending  sync.WaitGroup // one goroutine per child, see Child.tend
+	stopped  chan struct{}  // closed when Run ends: the tending goroutines let go
 
 	mu    sync.Mutex
 	left  bool                   // stopped is closed

@@ -33,12 +33,12 @@ func Footprints(children []*Child) (map[*Child]int64, error) {
 	if len(others) == 0 {
 		return sums, nil
 	}
-	procs, err := processes()
+	now, err := others[0].children.censuses.take()
 	if err != nil {
 		return nil, fmt.Errorf("measure the memory of children: %w", err)
 	}
 	for _, c := range others {
-		for _, p := range c.tree(procs) {
+		for _, p := range c.tree(now) {
 			sums[c] += proportional(p.pid)
 		}
 	}

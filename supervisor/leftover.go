@@ -69,7 +69,7 @@ func isChild(id identity, mark string, leaf *cgroup.Leaf) *os.File {
 
 // bears tells whether a process has the mark, or has written over it.
 func bears(s stat, mark string) bool {
-	if carries(s.pid, mark) {
+	if markOf(s.pid) == mark {
 		return true
 	}
 	env, err := os.ReadFile("/proc/" + strconv.Itoa(s.pid) + "/environ")

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -138,12 +137,12 @@ func (c *Child) reach() (family, error) {
 	if pids, ok := c.leafPIDs(); ok {
 		return c.inHand(pids)
 	}
-	procs, err := processes()
+	now, err := c.children.censuses.take()
 	if err != nil {
 		return nil, err
 	}
 	var found family
-	for _, p := range c.tree(procs) {
+	for _, p := range c.tree(now) {
 		fd, err := unix.PidfdOpen(p.pid, 0)
 		if err != nil {
 			continue // gone
@@ -201,18 +200,18 @@ func (f family) release() {
 	}
 }
 
-// tree are the living members among procs.
-func (c *Child) tree(procs map[int]stat) []stat {
-	main, there := procs[c.proc.PID]
+// tree are the living members among those of a census.
+func (c *Child) tree(now *census) []stat {
+	main, there := now.procs[c.proc.PID]
 	t := tree{
-		procs: procs, pid: c.proc.PID, start: c.proc.Start, mark: c.note.Mark,
+		census: now, pid: c.proc.PID, start: c.proc.Start, mark: c.note.Mark,
 		// The number of a session is not given away while it has members: when the
 		// PID has a new owner, nobody of our session is left.
 		session: !there || main.start == c.proc.Start,
-		seen:    make(map[int]bool, len(procs)),
+		seen:    map[int]bool{},
 	}
 	var members []stat
-	for _, p := range procs {
+	for _, p := range now.procs {
 		if !p.isDead() && t.has(p, 0) {
 			members = append(members, p)
 		}
@@ -221,7 +220,7 @@ func (c *Child) tree(procs map[int]stat) []stat {
 }
 
 type tree struct {
-	procs   map[int]stat
+	*census
 	pid     int
 	start   uint64
 	mark    string
@@ -248,19 +247,10 @@ func (t *tree) has(p stat, depth int) bool {
 	case ok && parent.start >= t.start:
 		is = t.has(parent, depth+1)
 	default: // its parent is older than the child: init, the keeper, or a stranger
-		is = carries(p.pid, t.mark)
+		is = t.carries(p.pid, t.mark)
 	}
 	t.seen[p.pid] = is
 	return is
-}
-
-func carries(pid int, mark string) bool {
-	if mark == "" {
-		return false
-	}
-	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-	entry := []byte(markName + mark + "\x00")
-	return err == nil && (bytes.HasPrefix(env, entry) || bytes.Contains(env, append([]byte{0}, entry...)))
 }
 
 // markOf is the mark in the environment of a process, of whichever child it is.

@@ -32,7 +32,7 @@ func TestTree(t *testing.T) {
 	}
 	pids := func() []int {
 		var pids []int
-		for _, p := range c.tree(procs) {
+		for _, p := range c.tree(newCensus(procs)) {
 			pids = append(pids, p.pid)
 		}
 		slices.Sort(pids)
