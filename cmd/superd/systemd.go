@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -127,6 +128,7 @@ func (d *daemon) tellWhenReady(ctx context.Context) error {
 	look.Stop()
 	again.Stop()
 	d.tellSystemd("READY=1")
+	debug.FreeOSMemory() // what it took to start hundreds is not needed again
 	d.tellHowItIs(ctx)
 	return nil
 }
