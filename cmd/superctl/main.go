@@ -74,9 +74,9 @@ func (c *cli) complain(e *control.Error) {
 		_ = json.NewEncoder(c.out).Encode(control.ErrorAnswer{Error: *e}) // nobody is left to tell
 		return
 	}
-	fmt.Fprintln(c.talk, "superctl:", e.Message)
+	fmt.Fprintln(c.talk, "superctl:", tame(e.Message))
 	if e.Hint != "" {
-		fmt.Fprintln(c.talk, "  hint:", e.Hint)
+		fmt.Fprintln(c.talk, "  hint:", tame(e.Hint))
 	}
 }
 

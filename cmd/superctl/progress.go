@@ -80,10 +80,10 @@ func (p *progress) take(e control.Event) {
 		p.text = e.Message
 		p.draw()
 	case "switch.paused":
-		p.say(p.cli.colour(yellow, "paused: ")+e.Reason, e.Lines)
+		p.say(p.cli.colour(yellow, "paused: ")+tame(e.Reason), e.Lines)
 		p.say("        superctl resume tries again, superctl abort goes back", nil)
 	case "switch.note", "worker.killed", "worker.failed", "fpm.died":
-		text := e.Reason
+		text := tame(e.Reason)
 		if e.Process != "" {
 			text = e.Process + ": " + text
 		}
@@ -97,7 +97,7 @@ func (p *progress) take(e control.Event) {
 func (p *progress) enter(e control.Event) {
 	if e.Phase == release.RollingBack {
 		p.finish(p.cli.colour(red, "✗"))
-		p.say(p.cli.colour(red, e.Reason), nil)
+		p.say(p.cli.colour(red, tame(e.Reason)), nil)
 		p.said = e.Reason
 	} else {
 		p.finish(p.cli.colour(green, "✓"))
@@ -119,7 +119,7 @@ func (p *progress) end(e control.Event) {
 	}
 	p.say(fmt.Sprintf("%s: %s (%s), after %s", e.To.Release, verdict, meaning(e), took), nil)
 	if p.said == "" && e.Reason != "" {
-		p.say("reason: "+e.Reason, nil)
+		p.say("reason: "+tame(e.Reason), nil)
 	}
 	if len(e.Lines) > 0 {
 		p.say("it wrote last:", e.Lines)
@@ -182,7 +182,7 @@ func (p *progress) erase() {
 // printable keeps what a process wrote from moving the cursor.
 func printable(line string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r == 0x7f {
+		if isCommand(r) {
 			return '·'
 		}
 		return r

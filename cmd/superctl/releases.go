@@ -24,7 +24,7 @@ func (c *cli) releasesCommand() *cobra.Command {
 				return c.print(releases)
 			}
 			var rows [][]string
-			for _, r := range releases {
+			for _, r := range harmless(releases) {
 				note := strings.Join(r.InUse, " ")
 				if r.Bad != nil {
 					note = r.Bad.Reason
@@ -56,7 +56,7 @@ func (c *cli) historyCommand() *cobra.Command {
 				return c.print(all)
 			}
 			var rows [][]string
-			for _, h := range all {
+			for _, h := range harmless(all) {
 				rows = append(rows, []string{
 					h.Started.Local().Format("2006-01-02 15:04:05"), string(h.Kind), or(h.From.Release), h.To.Release,
 					string(h.Verdict), span(h.Ended.Sub(h.Started)), h.By.String(), h.Cause,

@@ -46,6 +46,7 @@ func (c *cli) showStatus(s control.Status) error {
 }
 
 func (c *cli) statusText(s control.Status) error {
+	s = harmless(s)
 	for _, a := range s.Apps {
 		c.appLine(a)
 	}

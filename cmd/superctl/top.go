@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"time"
 
@@ -28,11 +29,16 @@ func (c *cli) topCommand() *cobra.Command {
 			if _, err := c.client().Status(cmd.Context()); err != nil {
 				return err // before the screen is taken
 			}
-			return top.Run(cmd.Context(), top.Options{Ask: c.client().Status, Every: every, In: os.Stdin, Out: c.out, Colour: os.Getenv("NO_COLOR") == ""})
+			return top.Run(cmd.Context(), top.Options{Ask: c.harmlessStatus, Every: every, In: os.Stdin, Out: c.out, Colour: os.Getenv("NO_COLOR") == ""})
 		},
 	}
 	cmd.Flags().DurationVar(&every, "every", every, "how often it looks")
 	return cmd
+}
+
+func (c *cli) harmlessStatus(ctx context.Context) (control.Status, error) {
+	status, err := c.client().Status(ctx)
+	return harmless(status), err
 }
 
 // topLines writes a status a line until it is interrupted.
