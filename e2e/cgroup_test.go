@@ -3,11 +3,18 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"superd/supervisor/cgroup/cgrouptest"
 )
 
 // A worker with a process that shows nothing of whose it is: no parent, a session and an
@@ -93,4 +100,69 @@ func (m *machine) group(process string) string {
 	m.t.Helper()
 	dir, _, _ := strings.Cut(process, " ")
 	return strings.TrimPrefix(m.must("bash", "-c", fmt.Sprintf("grep ^0:: %s/cgroup", dir)), "0::")
+}
+
+// In a container that may write to its cgroup superd, as its first process, gives each
+// child one, and leaves none behind.
+func TestContainerCgroups(t *testing.T) {
+	group := cgrouptest.Dir(t)
+	b := newBare(t, 0, strings.Replace(containerShop, `["sh", "-c", "echo a line of the worker; (sleep 0.1 &); exec sleep 1000"]`, "[\"$DIR/hide\"]\nstop_timeout = \"1s\"", 1))
+	b.write("hide", hidingWorker)
+	if err := os.Chmod(b.path("hide"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const script = `set -e
+mount --make-rprivate /
+mount -t cgroup2 none /sys/fs/cgroup
+for d in /run /var/log /var/lib; do mount -t tmpfs none $d; done
+cd /
+exec env -i PATH="$PATH" "$1/bin/superd" run --config "$1/superd.toml"`
+	c := exec.CommandContext(context.Background(), "unshare", "--fork", "--pid", "--cgroup", "--mount-proc", "--kill-child", "sh", "-c", script, "sh", b.dir)
+	dir, err := os.Open(group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	b.pid1 = true
+	b.launch(c)
+	b.wellInside()
+	if code, said := b.inside(b.path("bin/superctl"), "switch", "r2"); code != 0 {
+		t.Fatalf("switch: exit %d: %s", code, said)
+	}
+	leaf := func() (name string, processes int) {
+		for _, dir := range all(t, filepath.Join(group, "children-*", "shop.jobs:0@*")) {
+			procs, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+			name, processes = filepath.Base(dir), strings.Count(string(procs), "\n")
+		}
+		return name, processes
+	}
+	was := ""
+	eventually(t, 20*time.Second, "the worker and what it hides are in a leaf", func() bool {
+		name, n := leaf()
+		was = name
+		return n >= 2
+	})
+	if code, said := b.inside(b.path("bin/superctl"), "restart", "shop/jobs"); code != 0 {
+		t.Errorf("restart: exit %d: %s", code, said)
+	}
+	eventually(t, 20*time.Second, "the leaf of the life before has gone with all that was in it", func() bool {
+		name, n := leaf()
+		return name != "" && name != was && n >= 2 && len(all(t, filepath.Join(group, "children-*", was))) == 0
+	})
+	if code := b.tell(syscall.SIGTERM); code != 0 {
+		t.Errorf("it ends with %d:\n%s", code, b.said.String())
+	}
+	if left := all(t, filepath.Join(group, "*", "cgroup.procs")); len(left) > 0 {
+		t.Errorf("cgroups are left: %v", left)
+	}
+}
+
+func all(t *testing.T, pattern string) []string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
