@@ -42,13 +42,14 @@ func (p *packages) liveUnderSystemd(t *testing.T) {
 		t.Errorf("the demo with the programs of the package:\n%s", out)
 	}
 
-	m.must("bash", "-c", `printf %s "$0" >/etc/superd/conf.d/shop.toml`, restartConfig)
+	m.must("bash", "-c", `printf %s "$0" >/etc/superd/conf.d/shop.toml`, strings.Replace(restartConfig, `watch = "1s"`, `watch = "6s"`, 1))
 	m.must("superctl", "reload")
 	p.upgrade(m, m.open())
 	p.removeAndPurge(m)
 }
 
-// upgrade installs the newer package under load, and switches by it.
+// upgrade installs the newer package under load, switches by it, and installs the older
+// one in the middle of a switch.
 func (p *packages) upgrade(m *machine, url string) {
 	m.t.Helper()
 	run := load.Start(load.Plan{URL: url, Rate: 100})
@@ -68,6 +69,13 @@ func (p *packages) upgrade(m *machine, url string) {
 		m.t.Errorf("after the upgrade the keeper is %s", out)
 	}
 	m.must("superctl", "switch", "r2")
+
+	// In the middle of a switch the package waits: one that does not is refused.
+	m.must("superctl", "switch", "r1", "--wait", "no")
+	m.must("dpkg", "-i", "/root/old.deb")
+	if out := m.must("superctl", "version"); !strings.Contains(out, "superd   1.0.0") || !m.wholly("r1") {
+		m.t.Errorf("after an upgrade in the middle of a switch to r1: %s\n%s", out, m.must("superctl", "history"))
+	}
 	unharmed(m.t, run.Stop())
 }
 
@@ -83,7 +91,7 @@ func (p *packages) removeAndPurge(m *machine) {
 
 	m.must("dpkg", "-i", "/root/new.deb")
 	m.active()
-	if !m.wholly("r2") {
+	if !m.wholly("r1") {
 		status, _ := m.run("superctl", "status")
 		m.t.Errorf("the package is back, and its shop is not:\n%s", status)
 	}
@@ -92,7 +100,7 @@ func (p *packages) removeAndPurge(m *machine) {
 	root := fmt.Sprintf("/proc/%d/root", m.init)
 	for path, want := range map[string]bool{
 		"/etc/superd": false, "/var/lib/superd": false, "/var/log/superd": false, "/run/superd": false,
-		"/etc/systemd/system/multi-user.target.wants/superd.service": false, "/srv/shop/releases/r2/public/index.php": true,
+		"/etc/systemd/system/multi-user.target.wants/superd.service": false, "/srv/shop/releases/r1/public/index.php": true,
 	} {
 		if _, err := os.Lstat(root + path); (err == nil) != want {
 			found, _ := m.run("find", path)
