@@ -44,7 +44,7 @@ func logHandler(format string, level slog.Leveler, to io.Writer) slog.Handler {
 	case "text":
 		return slog.NewTextHandler(to, options)
 	case "journal":
-		return &journalHandler{level: level}
+		return &journalHandler{level: level, to: &journald{path: journalSocket}}
 	}
 	return slog.NewJSONHandler(to, options)
 }
@@ -52,6 +52,7 @@ func logHandler(format string, level slog.Leveler, to io.Writer) slog.Handler {
 // journalHandler sends records to journald, each attribute as a field of its own:
 // `journalctl SUPERD_APP=shop`.
 type journalHandler struct {
+	to     *journald
 	level  slog.Leveler
 	prefix string
 	fields map[string]string
@@ -70,11 +71,11 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 		text += fmt.Sprintf(" %s=%v", h.prefix+a.Key, a.Value)
 		return true
 	})
-	return journal.Send(text, priority(r.Level), fields)
+	return h.to.send(text, priority(r.Level), fields)
 }
 
 func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	next := &journalHandler{level: h.level, prefix: h.prefix, fields: maps.Clone(h.fields)}
+	next := &journalHandler{to: h.to, level: h.level, prefix: h.prefix, fields: maps.Clone(h.fields)}
 	if next.fields == nil {
 		next.fields = map[string]string{}
 	}
@@ -85,7 +86,7 @@ func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 }
 
 func (h *journalHandler) WithGroup(name string) slog.Handler {
-	return &journalHandler{level: h.level, prefix: h.prefix + name + "_", fields: h.fields}
+	return &journalHandler{to: h.to, level: h.level, prefix: h.prefix + name + "_", fields: h.fields}
 }
 
 // fieldName is a key as journald takes it: A to Z, 0 to 9 and _, ours with a prefix.
