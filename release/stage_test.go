@@ -3,6 +3,7 @@ package release
 import (
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,6 +63,10 @@ func TestMain(m *testing.M) {
 		defer func() { _ = os.RemoveAll(dir) }()
 		_ = os.Chmod(dir, 0o755)
 		_ = os.Setenv("TMPDIR", dir)
+	}
+	// What these tests do most is wait: more of them than there are processors may.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
 	}
 	m.Run()
 }

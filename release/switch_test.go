@@ -299,6 +299,7 @@ func (tr *trial) degradedWell(t *testing.T, verb string, tb trouble, last Record
 // Every pair of deaths: at one failpoint, and at another one of the superd that
 // goes on. With a release that is good, and with one that goes back at its end.
 func TestKilledTwice(t *testing.T) {
+	t.Parallel()
 	for _, bad := range []string{"", "watch new", "try new"} {
 		for _, first := range Failpoints() {
 			for _, second := range append(Failpoints(), "") {

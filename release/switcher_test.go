@@ -509,6 +509,7 @@ func liveIsGone(t *testing.T, left string, reboot bool) {
 }
 
 func TestWaitsForALink(t *testing.T) {
+	t.Parallel()
 	st := newStage(t)
 	st.up()
 	defer st.down()
@@ -550,6 +551,7 @@ func TestSwitchIsTheFirstStart(t *testing.T) {
 // What is to be live and cannot be brought up is tried again, told once, and does not
 // keep a person from switching to something that works.
 func TestKeepsTrying(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"start", "promote", "rotate"} {
 		t.Run(verb, func(t *testing.T) {
 			st := newStage(t, "r1", "r2")

@@ -11,6 +11,7 @@ import (
 // TestQuiet: nothing begins while it is quiet, and what was asked for meanwhile begins
 // afterwards, by the terms that were set.
 func TestQuiet(t *testing.T) {
+	t.Parallel()
 	st := newStage(t, "r1", "r2", "r3")
 	st.up()
 	defer st.down()

@@ -242,6 +242,7 @@ func TestSpareIsNotSomeonesDirectory(t *testing.T) {
 // Readers see a whole release at every moment, and a deploy tool that moves the link
 // at the same time with ln -sfn or mv -T never loses to a switch that did not see it.
 func TestLinkRace(t *testing.T) {
+	t.Parallel()
 	tree := newTree(t, "r1", "r2", "r3")
 	r1, r2 := tree.generation(1, "r1"), tree.generation(2, "r2")
 	ctx, cancel := context.WithCancel(t.Context())

@@ -131,6 +131,7 @@ func TestLinkIsFollowed(t *testing.T) {
 // A link that leads to a link: the second one is moved, and nothing happens where the
 // first one is.
 func TestInnerLinkIsMoved(t *testing.T) {
+	t.Parallel()
 	st := watched(t, quick, "r1", "r2")
 	st.sh(`ln -s r1 releases/stable; ln -sfn releases/stable current`)
 	st.up()
@@ -177,6 +178,7 @@ func TestOwnMovesAreOwn(t *testing.T) {
 
 // Moved to where it leads already: nothing happens.
 func TestMovedToTheLiveRelease(t *testing.T) {
+	t.Parallel()
 	st := watched(t, quick, "r1", "r2")
 	st.up()
 	defer st.down()
@@ -192,6 +194,7 @@ func TestMovedToTheLiveRelease(t *testing.T) {
 
 // A live release that is changed in place is told of, once, and nothing is done about it.
 func TestChangedInPlace(t *testing.T) {
+	t.Parallel()
 	for name, script := range map[string]string{
 		"the directory is another": `cp -a releases/r1 r1.new; mv releases/r1 r1.old; mv r1.new releases/r1`,
 		"a required file is":       `echo "<?php // other" > vendor.new; mv vendor.new releases/r1/vendor/autoload.php`,
@@ -433,6 +436,7 @@ func TestLinkMovedAfterOurCommit(t *testing.T) {
 
 // A link that flaps is not followed any longer, until a person says so.
 func TestFlappingLinkIsHeld(t *testing.T) {
+	t.Parallel()
 	o := quick
 	o.Settle = 2 * time.Second
 	st := watched(t, o, "r1", "r2", "r3")
@@ -485,6 +489,7 @@ func TestHeldLinkIsNotFollowed(t *testing.T) {
 
 // With follow_link off a move is told, and that is all. A script may still ask.
 func TestLinkIsOnlyTold(t *testing.T) {
+	t.Parallel()
 	o := quick
 	o.Follow = false
 	st := watched(t, o, "r1", "r2")
