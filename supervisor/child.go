@@ -212,8 +212,8 @@ func (c *Child) tell(ctx context.Context, sig syscall.Signal) error {
 		return fmt.Errorf("signal %s to %s: %w", unix.SignalName(sig), c.Name(), err)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.told = now
+	c.mu.Unlock()
 	return c.Signal(syscall.SIGCONT)
 }
 
