@@ -326,8 +326,9 @@ func (c *Child) tend() {
 
 // judge is how the child has ended: as its main process did, if it has named one.
 func (c *Child) judge(e client.Exit, main *heir) Exit {
-	x := Exit{Status: e.Status, Failure: e.Failure, At: e.At}
+	x, who := Exit{Status: e.Status, Failure: e.Failure, At: e.At}, identity{c.proc.PID, c.proc.Start}
 	if main != nil {
+		who = identity{main.pid, main.start}
 		x.Status, x.Unknown, x.At = main.status, !main.known, main.at
 	}
 	x.Ran = max(0, x.At.Sub(c.proc.Born))
@@ -336,7 +337,7 @@ func (c *Child) judge(e client.Exit, main *heir) Exit {
 	x.Fault = c.said.Fault
 	c.mu.Unlock()
 	if e.Failure == "" {
-		x.OOM = c.children.shortage.part(c, x.Status, x.At, x.Killed)
+		x.OOM = c.children.shortage.part(c, who, x.Status, x.At, x.Killed)
 	}
 	return x
 }

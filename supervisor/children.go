@@ -398,6 +398,9 @@ func (c *Children) sender(pid int) *Child {
 	if ch := c.leader(pid); ch != nil {
 		return ch
 	}
+	if ch := c.ofLeaf(pid); ch != nil {
+		return ch
+	}
 	if mark := markOf(pid); mark != "" { // it has made a session of its own
 		if ch := c.find(func(ch *Child) bool { return ch.note.Mark == mark }); ch != nil {
 			return ch

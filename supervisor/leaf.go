@@ -192,6 +192,18 @@ func (c *Child) leafName() string {
 	return c.leaf.Name()
 }
 
+// ofLeaf is the child in whose leaf a process is, nil if that is in none.
+func (c *Children) ofLeaf(pid int) *Child {
+	if c.groups == nil {
+		return nil
+	}
+	name := c.groups.Of(pid)
+	if name == "" {
+		return nil
+	}
+	return c.find(func(ch *Child) bool { return ch.leafName() == name })
+}
+
 // isIn tells whether a process is in a leaf, if there is one.
 func isIn(leaf *cgroup.Leaf, pid int) bool {
 	if leaf == nil {

@@ -55,6 +55,22 @@ func (h *house) noLeaves(t *testing.T) {
 // beHiding has a grandchild that shows none of what a tree is known by: it has a session
 // of its own, a parent that is gone, and an empty environment. It is deaf too.
 func beHiding(args []string) {
+	if len(args) > 0 && args[0] == "word" {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = []string{"MOOD=ready", "NOTIFY_SOCKET=" + os.Getenv("NOTIFY_SOCKET")}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			panic(err)
+		}
+		return
+	}
+	if len(args) > 0 && args[0] == "speaker" {
+		if err := again("hide word").Run(); err != nil {
+			panic(err)
+		}
+		<-terms
+		return
+	}
 	if len(args) > 0 {
 		cmd := exec.Command("/bin/sh", "-c", `trap "" TERM HUP; while :; do sleep 0.05; done`)
 		cmd.Env = []string{}
@@ -127,6 +143,12 @@ func TestStopTakesWhoHides(t *testing.T) {
 	if _, _, err := bare.Stop(t.Context(), syscall.SIGTERM, 300*time.Millisecond, nil); err != nil || !lives(pid) {
 		t.Errorf("it was found without a leaf (%v): then this test shows nothing", err)
 	}
+}
+
+// Whose word it is that somebody says who hides is known by the leaf.
+func TestWordOfWhoHides(t *testing.T) {
+	c := newGroupedHouse(t).open(t).start("w", "hide speaker", "")
+	wait(t, "it is ready", c.Ready())
 }
 
 // The next superd finds the leaves of the children that it adopts.

@@ -112,8 +112,9 @@ func (s *shortage) recently() bool {
 	return time.Since(s.moved) < oomRecent
 }
 
-// part tells what part want of memory had in the end of a child. killed: superd has.
-func (s *shortage) part(c *Child, status syscall.WaitStatus, at time.Time, killed bool) OOM {
+// part tells what part want of memory had in the end of a child whose main process was
+// that. killed: superd has.
+func (s *shortage) part(c *Child, main identity, status syscall.WaitStatus, at time.Time, killed bool) OOM {
 	own := int64(0)
 	if c.leaf != nil {
 		own, _ = c.leaf.OOMKills() // uncounted it is 0
@@ -124,7 +125,7 @@ func (s *shortage) part(c *Child, status syscall.WaitStatus, at time.Time, kille
 	}
 	recently := unexplained && at.After(c.children.came) && s.recently()
 	if unexplained && (own > 0 || recently) {
-		named, readable := s.named(c.proc.PID, c.proc.Start)
+		named, readable := s.named(main.PID, main.Start)
 		switch {
 		case named, !readable && own > 0:
 			return OOMKill

@@ -12,7 +12,6 @@ import (
 
 	"superd/supervisor/cgroup"
 	"superd/supervisor/cgroup/cgrouptest"
-	"superd/supervisor/keeper/client"
 )
 
 // limited gives what is started with the prefix little memory, by whichever version of
@@ -158,12 +157,12 @@ func TestShortageByLeaf(t *testing.T) {
 			set(c.after)
 		}
 		now := time.Now()
-		ch := &Child{children: &Children{came: now.Add(-time.Hour)}, leaf: tree.Leaf("x"), proc: &client.Child{PID: 77, Start: born}}
-		exit := Exit{Status: c.status, Ran: 2 * time.Second, Killed: c.killed, OOM: s.part(ch, c.status, now, c.killed)}
+		ch := &Child{children: &Children{came: now.Add(-time.Hour)}, leaf: tree.Leaf("x")}
+		exit := Exit{Status: c.status, Ran: 2 * time.Second, Killed: c.killed, OOM: s.part(ch, identity{77, born}, c.status, now, c.killed)}
 		if exit.OOM != c.want || exit.String() != c.text {
 			t.Errorf("%s: %q: %s", c.name, exit.OOM, exit)
 		}
-		if ch.children.came = now.Add(time.Hour); c.want == OOMMaybe && s.part(ch, c.status, now, c.killed) != NoOOM {
+		if ch.children.came = now.Add(time.Hour); c.want == OOMMaybe && s.part(ch, identity{77, born}, c.status, now, c.killed) != NoOOM {
 			t.Errorf("%s: of a time before this superd something is claimed", c.name)
 		}
 	}

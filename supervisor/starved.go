@@ -113,7 +113,7 @@ func (c *Children) tellStarvedTrees(seen map[*Child]int64) map[*Child]int64 {
 func (c *Children) tellStarvedProcesses(told time.Duration) time.Duration {
 	main := map[int]bool{}
 	for _, ch := range c.Living() {
-		main[ch.PID()] = true
+		main[ch.PID()], main[ch.FirstPID()] = true, true
 	}
 	last := told
 	_ = c.shortage.victims(func(v victim) bool { // a log that cannot be read says nothing

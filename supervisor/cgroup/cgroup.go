@@ -132,6 +132,21 @@ func (t *Tree) Leaves() ([]*Leaf, error) {
 	return leaves, nil
 }
 
+// Of is the name of the leaf that a process is in, "" if it is in none.
+func (t *Tree) Of(pid int) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "" // gone, or not to be seen
+	}
+	path, _ := unified(text)
+	_, below, _ := strings.Cut(path, "/"+filepath.Base(t.dir)+"/")
+	name, _, _ := strings.Cut(below, "/")
+	if name == "" || t.Leaf(name) == nil { // of a tree of the same name elsewhere
+		return ""
+	}
+	return name
+}
+
 // Close removes the directory of the leaves if none is left in it.
 func (t *Tree) Close() error {
 	err := unix.Rmdir(t.dir)

@@ -114,6 +114,34 @@ func TestKillReachesEverything(t *testing.T) {
 	}
 }
 
+// Of a process is told in which leaf it is, also below one.
+func TestOf(t *testing.T) {
+	tree := open(t)
+	l := leaf(t, tree, "shop/emails:3@7")
+	c := run(t, l, "exec sleep 1000")
+	if got := tree.Of(c.Process.Pid); got != l.Name() {
+		t.Errorf("it is in %q", got)
+	}
+	inner := filepath.Join(tree.Dir(), l.Name(), "inner")
+	if err := os.Mkdir(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(inner, "cgroup.procs"), []byte(strconv.Itoa(c.Process.Pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := tree.Of(c.Process.Pid); got != l.Name() {
+		t.Errorf("below it is in %q", got)
+	}
+	for _, pid := range []int{os.Getpid(), 1, 1 << 30} {
+		if got := tree.Of(pid); got != "" {
+			t.Errorf("process %d is in %q", pid, got)
+		}
+	}
+	if got := open(t).Of(c.Process.Pid); got != "" {
+		t.Errorf("of another tree it is in %q", got)
+	}
+}
+
 // Who waits for a leaf to be empty is woken when it is.
 func TestEmptyIsToldAtOnce(t *testing.T) {
 	l := leaf(t, open(t), "x")
