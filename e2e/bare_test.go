@@ -148,6 +148,17 @@ func (b *bare) launch(c *exec.Cmd) {
 	})
 }
 
+// kill sends a signal to one process, which must be one: 0 would be this whole test.
+func (b *bare) kill(pid int, sig syscall.Signal) {
+	b.t.Helper()
+	if pid <= 1 {
+		b.t.Fatalf("%s is to be sent to process %d:\n%s", sig, pid, b.said.String())
+	}
+	if err := syscall.Kill(pid, sig); err != nil {
+		b.t.Fatalf("%s to process %d: %v", sig, pid, err)
+	}
+}
+
 // stop ends superd in order and returns its exit code.
 func (b *bare) stop() int {
 	b.t.Helper()

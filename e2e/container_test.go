@@ -68,6 +68,7 @@ func (b *bare) inside(args ...string) (code int, said string) {
 	defer cancel()
 	argv := append([]string{"-t", strconv.Itoa(b.init()), "-m", "-p", "env", "-i", b.env[0]}, args...)
 	c := exec.CommandContext(ctx, "nsenter", argv...)
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, _ := c.CombinedOutput() // the code is looked at
 	return c.ProcessState.ExitCode(), string(out)
 }
@@ -91,9 +92,7 @@ func (b *bare) wellInside() {
 // tell sends a signal to PID 1, as the engine does, and returns the container's code.
 func (b *bare) tell(sig syscall.Signal) int {
 	b.t.Helper()
-	if err := syscall.Kill(b.init(), sig); err != nil {
-		b.t.Fatal(err)
-	}
+	b.kill(b.init(), sig)
 	select {
 	case <-b.done:
 	case <-time.After(time.Minute):
@@ -127,14 +126,15 @@ func TestContainer(t *testing.T) {
 
 	_, before := b.inside(b.path("bin/superctl"), "--json", "status")
 	b.write("superd.toml", strings.ReplaceAll(containerShop, "$DIR", b.dir)+"processes = 2\n")
-	if err := syscall.Kill(b.init(), syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
+	b.kill(b.init(), syscall.SIGHUP)
 	eventually(t, 20*time.Second, "SIGHUP reloads", func() bool {
 		_, said := b.inside(b.path("bin/superctl"), "status")
 		return strings.Contains(said, "shop/jobs:1")
 	})
 	_, pid, _ := strings.Cut(before, `"pid":`)
+	if number(pid) <= 1 {
+		t.Fatalf("no PID of superd: %s\n%s", before, b.said.String())
+	}
 	if code, said := b.inside("kill", "-9", strconv.Itoa(number(pid))); code != 0 {
 		t.Fatal(said)
 	}

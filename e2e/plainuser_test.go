@@ -77,9 +77,7 @@ func plainUser(t *testing.T, user int) {
 	}
 	status := b.ctl(0, "--json", "status")
 	_, pid, _ := strings.Cut(status, `"pid":`)
-	if err := syscall.Kill(number(pid), syscall.SIGKILL); err != nil {
-		t.Fatalf("superd of %s: %v", status, err)
-	}
+	b.kill(number(pid), syscall.SIGKILL)
 	eventually(t, 30*time.Second, "another superd says that all is well", func() bool {
 		code, now := b.run("superctl", "--json", "status")
 		_, next, _ := strings.Cut(now, `"pid":`)
