@@ -176,9 +176,13 @@ func TestContainerAgain(t *testing.T) {
 	if err := os.Mkdir(keep, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
+	for i := range 2 {
 		b.container(keep)
 		b.wellInside()
+		if i > 0 {
+			b.tell(syscall.SIGKILL)
+			continue
+		}
 		second := &bare{t: t, dir: b.dir, bin: b.bin, env: b.env, file: b.file}
 		second.container(keep)
 		select {
