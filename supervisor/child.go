@@ -203,7 +203,8 @@ func (c *Child) tell(ctx context.Context, sig syscall.Signal) error {
 	now := time.Now()
 	c.children.ledger.tell(c.proc.PID, c.proc.Start, now)
 	var err error
-	if h := c.main(); h != nil {
+	h := c.main()
+	if h != nil {
 		err = h.signal(sig)
 	} else {
 		err = c.tellFirst(ctx, sig)
@@ -212,7 +213,7 @@ func (c *Child) tell(ctx context.Context, sig syscall.Signal) error {
 		return fmt.Errorf("signal %s to %s: %w", unix.SignalName(sig), c.Name(), err)
 	}
 	c.mu.Lock()
-	c.told = now
+	c.told, c.toldHeir = now, h
 	c.mu.Unlock()
 	return c.Signal(syscall.SIGCONT)
 }
@@ -238,17 +239,18 @@ func (c *Child) deadline(timeout time.Duration) time.Time {
 // leaves waits for the end of the main process. It is false when the time was over
 // first. When that was one that was named, the one that was started is told then.
 func (c *Child) leaves(ctx context.Context, sig syscall.Signal, end *time.Time, now <-chan struct{}) (bool, error) {
-	var gone chan struct{}
-	if h := c.main(); h != nil {
-		gone = h.gone
-	}
 	for {
+		gone, err := c.tellHeir(sig)
+		if err != nil {
+			return false, err
+		}
 		select {
+		case <-c.stir:
 		case <-gone:
-			gone = nil
 			if err := c.tellFirst(ctx, sig); err != nil {
 				return false, fmt.Errorf("signal %s to %s: %w", unix.SignalName(sig), c.Name(), err)
 			}
+			c.followed()
 		case <-c.exited:
 			return true, nil
 		case <-ctx.Done():

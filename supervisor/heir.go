@@ -103,6 +103,9 @@ func (c *Child) recallHeir() {
 		close(h.gone)
 	}
 	c.heir = h
+	if !c.told.IsZero() {
+		c.toldHeir = h
+	}
 }
 
 // main is the heir, nil if the process that was started is the main one itself.
@@ -193,6 +196,32 @@ func signalTo(pidfd *os.File, sig syscall.Signal) error {
 		return nil
 	}
 	return fmt.Errorf("signal %s: %w", unix.SignalName(sig), sent)
+}
+
+// tellHeir tells one that was named when the others had been told to go, and returns what
+// is closed when the main process that was named has ended; nil: there is none to wait for.
+func (c *Child) tellHeir(sig syscall.Signal) (<-chan struct{}, error) {
+	c.mu.Lock()
+	h, late := c.heir, !c.told.IsZero() && c.heir != c.toldHeir
+	c.toldHeir = h
+	followed := c.followedBy == h
+	c.mu.Unlock()
+	if h == nil || followed {
+		return nil, nil //nolint:nilnil // a nil channel is never closed
+	}
+	if late {
+		if err := errors.Join(h.signal(sig), h.signal(syscall.SIGCONT)); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Name(), err)
+		}
+	}
+	return h.gone, nil
+}
+
+// followed takes note that the process that was started is told, after its heir.
+func (c *Child) followed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.followedBy = c.heir
 }
 
 // lastOf waits for the end of the main process that was named, whichever that is in the

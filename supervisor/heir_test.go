@@ -53,6 +53,7 @@ func kernelTells(t *testing.T) bool {
 // A program goes into the background: the process that was started has ended, the life
 // has not. Signals go to the heir, and the life ends as it does.
 func TestHeir(t *testing.T) {
+	t.Parallel()
 	f := newHouse(t).open(t)
 	s := speaking(f, "w", "heir:pid,term,print:told,exit:7 leave:0", policy())
 	pid := saidPID(t, s)
@@ -76,12 +77,27 @@ func TestHeir(t *testing.T) {
 	if e.Exit.Code() != 7 && (!e.Exit.Unknown || kernelTells(t)) {
 		t.Errorf("it ended with 7, and is told to have by %s", e.Exit)
 	}
-	s.Retire()
+	s.Retire() // maybe before the next one is named, which is told then
 	wait(t, "it is gone", s.Gone())
+}
+
+// One that is named when the stop has begun already is told as well.
+func TestHeirIsNamedLate(t *testing.T) {
+	t.Parallel()
+	f := newHouse(t).open(t)
+	s := speaking(f, "w", "READY=1 term heir:pid,term,leave:4 leave:0", policy())
+	s.until(Running)
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e := s.end(t, 0); !e.Planned || e.Exit.Killed || e.Exit.Ran > long/2 { // it may hear before it listens
+		t.Errorf("the end: %+v, %s", e, e.Exit)
+	}
 }
 
 // A stop is the heir's; whoever stays behind is told after it.
 func TestHeirIsStopped(t *testing.T) {
+	t.Parallel()
 	f := newHouse(t).open(t)
 	for _, script := range []string{"heir:pid,term,print:heir_is_told,leave:0 leave:0", "heir:pid,term,print:heir_is_told,leave:0 term print:first_is_told"} {
 		s := speaking(f, "w", script, policy())
@@ -112,6 +128,7 @@ func TestHeirIsStopped(t *testing.T) {
 
 // Another superd knows the heir, also when the one that was started ended long ago.
 func TestHeirIsAdopted(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	f := h.open(t)
 	s := speaking(f, "w", "heir:pid,term,wait:100,term,exit:3 leave:0", policy())
@@ -152,6 +169,7 @@ func TestHeirIsAdopted(t *testing.T) {
 
 // It ends while there is no superd: that is the end of the life, and nobody says how.
 func TestHeirEndsUnseen(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	f := h.open(t)
 	s := speaking(f, "w", "heir:pid,term leave:0", policy())
@@ -180,6 +198,7 @@ func TestHeirEndsUnseen(t *testing.T) {
 // The heir ends and the one that has named it stays: nothing of the kind that is to be
 // kept up is there any more.
 func TestHeirLeavesTheFirstBehind(t *testing.T) {
+	t.Parallel()
 	f := newHouse(t).open(t)
 	s := speaking(f, "w", "heir:pid,wait:300,exit:3 term", policy())
 	e := s.end(t, 0)
@@ -198,6 +217,7 @@ func TestHeirLeavesTheFirstBehind(t *testing.T) {
 
 // Nobody is made a main process who is not of the tree.
 func TestHeirsOfOthers(t *testing.T) {
+	t.Parallel()
 	f := newHouse(t).open(t)
 	other := f.start("other", "play pid hang", "")
 	eventually(t, "it is there", func() bool { return len(familyOf(t, other)) == 1 })

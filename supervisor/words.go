@@ -37,6 +37,8 @@ type words struct {
 	trigger   bool
 	heir      *heir // the main process that it has named; nil: none
 	headless  bool  // that has ended, and the process that was started lives on
+
+	toldHeir, followedBy *heir // who was told to go, and after whom the one that was started was
 }
 
 func newWords(watchdog time.Duration) words {

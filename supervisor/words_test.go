@@ -18,6 +18,7 @@ func speaking(f *fleet, name, script string, p Policy) *subject {
 
 // What it says of itself shows; each new word takes the place of the last.
 func TestWords(t *testing.T) {
+	t.Parallel()
 	f := newHouse(t).open(t)
 	s := speaking(f, "w", "READY=1 STATUS=starting_SPACE_up RELOADING=1 term READY=1 STATUS=done term STATUS= hang", policy())
 	s.until(Running)
@@ -36,6 +37,7 @@ func TestWords(t *testing.T) {
 // One that says that it stops is shown as stopping, is not told to, and ends as its exit
 // code says.
 func TestItStopsByItself(t *testing.T) {
+	t.Parallel()
 	f := newHouse(t).open(t)
 	p := policy()
 	p.Restart, p.Planned = Unexpected, []int{0}
@@ -59,6 +61,7 @@ func TestItStopsByItself(t *testing.T) {
 // One that says so and stays is killed when its time is over, which is a failure; told
 // to go meanwhile, it is gone and no failure.
 func TestItNeverStops(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	f := h.open(t)
 	p := policy()
@@ -90,6 +93,7 @@ func TestItNeverStops(t *testing.T) {
 
 // At its start it may ask for more time than the policy has.
 func TestMoreTimeToStart(t *testing.T) {
+	t.Parallel()
 	f := newHouse(t).open(t)
 	p := policy()
 	p.Proof = Notified(time.Second)
