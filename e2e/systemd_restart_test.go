@@ -167,3 +167,23 @@ func TestUnitRestart(t *testing.T) {
 		t.Errorf("%d jobs were begun and %d ended", begun, ended)
 	}
 }
+
+// superd is killed in the middle of `systemctl stop`. The next one goes on with the stop: no
+// job is cut, and nothing is left.
+func TestUnitStopGoesOn(t *testing.T) {
+	m, _ := newShopUnit(t, restartConfig)
+	before, _ := m.jobs()
+	eventually(t, 30*time.Second, "a job has just begun", func() bool { begun, _ := m.jobs(); return begun > before })
+	m.must("systemctl", "stop", "--no-block", "superd")
+	for range 2 {
+		eventually(t, 30*time.Second, "superd is stopping", func() bool { return strings.Contains(m.show("StatusText"), "stopping") })
+		m.must("pkill", "-9", "-x", "superd")
+	}
+	eventually(t, time.Minute, "superd has stopped", func() bool { return m.show("ActiveState") == "inactive" })
+	if begun, ended := m.jobs(); begun != ended {
+		t.Errorf("%d jobs were begun and %d ended", begun, ended)
+	}
+	if r, left := m.show("Result"), m.fleet(); r != "success" || len(left) > 0 {
+		t.Errorf("the stop ended with %q, and %v is left", r, left)
+	}
+}

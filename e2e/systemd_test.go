@@ -68,9 +68,20 @@ func TestUnit(t *testing.T) {
 	m.must("systemctl", "reload", "superd")
 	m.same("a reload", before)
 
+	pid := func(when string) {
+		t.Helper()
+		if file := m.must("cat", "/run/superd/superd.pid"); file != m.show("MainPID") {
+			t.Errorf("%s the PID file has %s, and the main process is %s", when, file, m.show("MainPID"))
+		}
+	}
+	pid("in the beginning")
 	m.must("kill", "-9", main)
 	m.follow(main)
 	m.same("the keeper's SIGKILL", before)
+	pid("after the keeper's SIGKILL")
+	m.must("superctl", "upgrade")
+	m.same("an upgrade", before)
+	pid("after an upgrade")
 	door.open(t)
 
 	t.Run("a stop leaves nothing", func(t *testing.T) {
@@ -85,6 +96,9 @@ func TestUnit(t *testing.T) {
 		}
 		if left := m.fleet(); len(left) > 0 {
 			t.Errorf("processes are left: %v", left)
+		}
+		if out, err := m.run("cat", "/run/superd/superd.pid"); err == nil {
+			t.Errorf("the PID file has %s", out)
 		}
 		if r := m.show("Result"); r != "success" {
 			t.Errorf("the stop ended with %q\n%s", r, m.must("journalctl", "--no-pager", "-n", "30"))

@@ -313,6 +313,9 @@ func (c *Children) Shutdown(code int) error {
 	return c.keeper.Shutdown(code)
 }
 
+// KeeperPID is the process that everything is a child of, and that stays when superd goes.
+func (c *Children) KeeperPID() (int, error) { return c.keeper.Keeper() }
+
 // Epoch is the number of this superd's claim on the fleet.
 func (c *Children) Epoch() uint64 { return c.keeper.Epoch() }
 

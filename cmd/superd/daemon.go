@@ -85,7 +85,7 @@ func serve(ctx context.Context, file, state string) error {
 	}
 	ctx, d.end = context.WithCancel(ctx)
 	defer d.end()
-	if err := d.open(ctx, keeper); err != nil {
+	if err := d.openInTime(ctx, keeper); err != nil {
 		return errors.Join(err, d.close())
 	}
 	if refused == nil {
@@ -110,6 +110,18 @@ func newDaemon(file string, cfg *config.Config) *daemon {
 
 // statePatience is how long a superd that has lost its keeper may take to end.
 const statePatience = 10 * time.Second
+
+// openTime is for the claim of the fleet and whatever else may wait for somebody.
+const openTime = time.Minute
+
+// openInTime is open for a superd that may be told to stop meanwhile: the keeper tells each
+// at its claim, once it was told itself. Its children are there to be stopped in order, and
+// that takes a superd that is built.
+func (d *daemon) openInTime(ctx context.Context, keeper string) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), openTime, fmt.Errorf("took longer than %s", openTime))
+	defer cancel()
+	return d.open(ctx, keeper)
+}
 
 // open builds every part. Nothing is started.
 func (d *daemon) open(ctx context.Context, keeper string) (err error) {
@@ -195,11 +207,13 @@ func (d *daemon) run(ctx context.Context) error {
 	if err := d.succession.settled(); err != nil {
 		d.log.Warn("superd cannot be upgraded", "error", err)
 	}
+	d.tellPID()
 	d.log.Info("superd is here", "version", version, "pid", os.Getpid(), "epoch", d.children.Epoch(), "adopted", len(d.children.Adopted()))
 	d.event(control.Event{Kind: "superd.started", PID: os.Getpid(), Message: fmt.Sprintf("superd %s, %d children adopted", version, len(d.children.Adopted()))})
 	err := g.Run(ctx)
 	select {
 	case <-stopping:
+		d.forgetPID()
 		err = errors.Join(err, d.children.Shutdown(0))
 		d.log.Info("superd has stopped everything")
 	default:

@@ -24,7 +24,7 @@ func listenAsJournald(t *testing.T, path string) *net.UnixConn {
 func hearLine(t *testing.T, ear *net.UnixConn) string {
 	t.Helper()
 	_ = ear.SetReadDeadline(time.Now().Add(30 * time.Second))
-	b := make([]byte, 1<<16)
+	b := make([]byte, 1<<18)
 	n, err := ear.Read(b)
 	if err != nil {
 		t.Fatal(err)
@@ -45,8 +45,8 @@ func TestJournalHasFields(t *testing.T) {
 	if got := hearLine(t, ear); got != want {
 		t.Errorf("%q\nwant\n%q", got, want)
 	}
-	log.Info(strings.Repeat("x", 1<<20))
-	if got := hearLine(t, ear); !strings.Contains(got, "x…\n") {
+	log.Info("long", "what", strings.Repeat("x", 1<<20))
+	if got := hearLine(t, ear); !strings.Contains(got, "x…\nSUPERD_WHAT=xxx") || !strings.HasSuffix(got, "x\n") {
 		t.Errorf("a line of 1 MiB is %d bytes", len(got))
 	}
 }

@@ -248,7 +248,7 @@ type Renewal struct {
 // Renew has the keeper become the program that is at its path now, with nothing that
 // it keeps touched. An error means that nothing has changed.
 func (c *Client) Renew(ctx context.Context) (Renewal, error) {
-	pid, err := c.peer()
+	pid, err := c.Keeper()
 	if err != nil {
 		return Renewal{}, fmt.Errorf("find the keeper: %w", err)
 	}
@@ -263,8 +263,8 @@ func (c *Client) Renew(ctx context.Context) (Renewal, error) {
 	return Renewal{before, after, a.frame.Status == 1, pid}, nil
 }
 
-// peer is the PID of the keeper, by the kernel's word.
-func (c *Client) peer() (pid int, err error) {
+// Keeper is the PID of the keeper, by the kernel's word.
+func (c *Client) Keeper() (pid int, err error) {
 	raw, err := c.conn.SyscallConn()
 	if err != nil {
 		return 0, err
