@@ -285,12 +285,10 @@ func (s *Set) Restart(ctx context.Context, names ...string) (Results, error) {
 	s.want(known(results), true)
 	s.pull(units)
 	all := s.with(units)
-	done := s.takeDown(all, false, func() {
-		for _, u := range all {
-			u.renew()
-			if slices.Contains(units, u) {
-				u.runNow()
-			}
+	done := s.takeDown(all, false, func(u *unit) {
+		u.renew()
+		if slices.Contains(units, u) {
+			u.runNow()
 		}
 	})
 	s.mu.Unlock()
@@ -352,9 +350,10 @@ func covers(units []*unit, p *program) bool {
 }
 
 // takeDown ends processes, each when those among them are down that come after it. None
-// is started meanwhile; then, if it is there, is called with the mutex held when all are.
-// The mutex is held. What is asked for is done, whoever goes on waiting for it.
-func (s *Set) takeDown(units []*unit, now bool, then func()) <-chan map[*unit]error {
+// is started before it is down itself, and what it comes after too; then, if it is there,
+// is called at that moment with the mutex held. One that takes long does not hold up its
+// siblings. The mutex is held. What is asked for is done, whoever goes on waiting for it.
+func (s *Set) takeDown(units []*unit, now bool, then func(*unit)) <-chan map[*unit]error {
 	done := make(chan map[*unit]error, 1)
 	for _, u := range units {
 		u.held++
@@ -365,49 +364,44 @@ func (s *Set) takeDown(units []*unit, now bool, then func()) <-chan map[*unit]er
 		}
 	}
 	s.task(func(ctx context.Context) {
-		errs := s.descend(ctx, units)
-		s.mu.Lock()
-		for _, u := range units {
-			u.held--
-		}
-		if then != nil && ctx.Err() == nil {
-			then()
-		}
-		s.announce()
-		s.mu.Unlock()
-		done <- errs
+		done <- s.descend(ctx, units, func(u *unit) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if u.held--; then != nil && ctx.Err() == nil {
+				then(u)
+			}
+			s.announce()
+		})
 	})
 	return done
 }
 
-// descend stops units in order and waits for all of them.
-func (s *Set) descend(ctx context.Context, units []*unit) map[*unit]error {
+// descend stops units in order and waits for all of them. free, if it is there, is called
+// for each when it might be started again.
+func (s *Set) descend(ctx context.Context, units []*unit, free func(*unit)) map[*unit]error {
 	errs := make([]error, len(units))
-	left := map[string]*sync.WaitGroup{} // of each program, those that are not down yet
+	groups := map[*program]*sync.WaitGroup{} // of each program, those that are not down yet
 	for _, u := range units {
-		if left[u.program.Name] == nil {
-			left[u.program.Name] = new(sync.WaitGroup)
+		if groups[u.program] == nil {
+			groups[u.program] = new(sync.WaitGroup)
 		}
-		left[u.program.Name].Add(1)
+		groups[u.program].Add(1)
 	}
-	s.mu.Lock()
-	behind := map[*unit][]*sync.WaitGroup{}
-	for _, u := range units {
-		for name, group := range left {
-			if p := s.programs[name]; p != nil && p.comesAfter(u.program.Name) {
-				behind[u] = append(behind[u], group)
-			}
-		}
-	}
-	s.mu.Unlock()
+	behind, ahead := s.neighbours(groups)
 	var stopping sync.WaitGroup
 	for i, u := range units {
 		stopping.Go(func() {
-			defer left[u.program.Name].Done()
-			for _, group := range behind[u] {
+			for _, group := range behind[u.program] {
 				group.Wait()
 			}
 			errs[i] = u.process.Stop(ctx)
+			groups[u.program].Done()
+			for _, group := range ahead[u.program] {
+				group.Wait()
+			}
+			if free != nil {
+				free(u)
+			}
 		})
 	}
 	stopping.Wait()
@@ -416,6 +410,23 @@ func (s *Set) descend(ctx context.Context, units []*unit) map[*unit]error {
 		all[u] = errs[i]
 	}
 	return all
+}
+
+// neighbours are, for each program, the groups of those that come after it, and of those
+// that it comes after.
+func (s *Set) neighbours(groups map[*program]*sync.WaitGroup) (behind, ahead map[*program][]*sync.WaitGroup) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	behind, ahead = map[*program][]*sync.WaitGroup{}, map[*program][]*sync.WaitGroup{}
+	for p := range groups {
+		for q := range groups {
+			if p.comesAfter(q.Name) {
+				behind[q] = append(behind[q], groups[p])
+				ahead[p] = append(ahead[p], groups[q])
+			}
+		}
+	}
+	return behind, ahead
 }
 
 // Signal sends a signal to their main processes. Of a whole program those count that are
@@ -521,9 +532,9 @@ func (s *Set) StopAll(ctx context.Context, apps func()) error {
 		}
 	}
 	s.mu.Unlock()
-	errs := s.descend(ctx, early)
+	errs := s.descend(ctx, early, nil)
 	apps()
-	maps.Copy(errs, s.descend(ctx, rest))
+	maps.Copy(errs, s.descend(ctx, rest, nil))
 	return errors.Join(slices.Collect(maps.Values(errs))...)
 }
 

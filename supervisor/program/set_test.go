@@ -330,6 +330,38 @@ func TestTwoRestartsGiveOneCopy(t *testing.T) {
 	}
 }
 
+// One of eight that takes long to go keeps none of the others down.
+func TestRestartWaitsForEachAlone(t *testing.T) {
+	r := newRig(t)
+	web := r.script("web", `[ "$WHO" = web:3 ] || GO=/; `+linger)
+	web.Processes = 8
+	s := r.superd(web)
+	<-s.Settled()
+	before := s.Status()
+	var asking sync.WaitGroup
+	asking.Go(func() { s.must(s.Restart(t.Context(), "web")) })
+	r.soon("seven are back", func() string {
+		back := 0
+		for i, st := range s.Status() {
+			if st.State == supervisor.Running && st.PID != before[i].PID {
+				back++
+			}
+		}
+		if back == 7 {
+			return ""
+		}
+		return fmt.Sprint(back)
+	})
+	if st := s.status("web:3"); st.State != supervisor.Stopping || st.PID != before[3].PID {
+		t.Errorf("%+v", st)
+	}
+	r.touch("go-web")
+	asking.Wait()
+	if n := r.times("start web:3"); n != 2 {
+		t.Errorf("web:3 has begun %d times", n)
+	}
+}
+
 // A restart is done, whoever goes on waiting for it.
 func TestRestartThatNobodyWaitsFor(t *testing.T) {
 	r := newRig(t)
