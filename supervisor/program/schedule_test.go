@@ -65,6 +65,7 @@ func TestOverlap(t *testing.T) {
 	t.Run("skip", func(t *testing.T) {
 		r := newRig(t)
 		s := r.superd(r.scheduled("job", well, often, schedule.Skip, schedule.Never))
+		r.soon("a run begins", func() string { return missing(r, "start job:0") })
 		r.soon("a run is skipped, and told", func() string {
 			if n := len(s.heard(program.Skipped)); n < 3 {
 				return fmt.Sprint(n)
@@ -78,6 +79,7 @@ func TestOverlap(t *testing.T) {
 	t.Run("queue", func(t *testing.T) {
 		r := newRig(t)
 		s := r.superd(r.scheduled("job", note+`while ! [ -e "$GO" ]; do sleep 0.02; done; note gone`, often, schedule.Queue, schedule.Never))
+		r.soon("a run begins", func() string { return missing(r, "start job:0") })
 		r.soon("others wait", func() string { // one waits, those that come then are left out
 			if n := len(s.heard(program.Skipped)); n < 2 {
 				return fmt.Sprint(n)
