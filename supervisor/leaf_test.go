@@ -188,6 +188,7 @@ func TestLeavesAreAdopted(t *testing.T) {
 // A leaf that a crash has left between its making and the birth goes with the next superd,
 // and one that is lived in after its child's end goes with the last who lives there.
 func TestNoLeafStaysForEver(t *testing.T) {
+	t.Parallel()
 	h := newGroupedHouse(t)
 	f := h.open(t)
 	c := f.start("w", "hide", "complete")
