@@ -177,7 +177,7 @@ func TestUnitStopGoesOn(t *testing.T) {
 	m.must("systemctl", "stop", "--no-block", "superd")
 	for range 2 {
 		eventually(t, 30*time.Second, "superd is stopping", func() bool { return strings.Contains(m.show("StatusText"), "stopping") })
-		m.must("pkill", "-9", "-x", "superd")
+		eventually(t, 30*time.Second, "superd is killed", func() bool { _, err := m.run("pkill", "-9", "-x", "superd"); return err == nil })
 	}
 	eventually(t, time.Minute, "superd has stopped", func() bool { return m.show("ActiveState") == "inactive" })
 	if begun, ended := m.jobs(); begun != ended {
