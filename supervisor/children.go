@@ -207,7 +207,7 @@ func (c *Children) Close() error {
 	return errors.Join(c.ledger.Close(), c.lock.Close(), c.keeper.Close())
 }
 
-// Start makes a child: it is in the ledger, synced, before it runs its first
+// Start makes a child: it is in the ledger before it runs its first
 // instruction, and the program has been asked for when Start returns. A program
 // that can't be executed arrives as an Exit with a Failure.
 // ErrSlotTaken tells that a child of that slot lives or is not acknowledged.

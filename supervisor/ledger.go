@@ -16,8 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A ledger is the file of births and of stop signals sent: one JSON line each,
-// synced before the thing itself happens. The keeper's table is the truth about
+// A ledger is the file of births and of stop signals sent: one JSON line each, written
+// before the thing itself happens. Nothing waits for the disk: what is written outlives
+// superd and the keeper, and a machine that goes down takes along whom it is about. The keeper's table is the truth about
 // what lives and who was told to stop; the ledger adds when, and is the last witness
 // when the keeper is gone too.
 //
@@ -118,7 +119,7 @@ func (l *ledger) apply(x line) {
 
 func (l *ledger) born(x line) {
 	x.Event, x.At = "born", time.Now()
-	l.add(x, true)
+	l.add(x)
 }
 
 // living are the births of this boot whose end nobody has written down.
@@ -129,13 +130,11 @@ func (l *ledger) living() map[identity]line {
 }
 
 func (l *ledger) tell(pid int, start uint64, at time.Time) {
-	l.add(line{Event: "told", PID: pid, Start: start, At: at}, true)
+	l.add(line{Event: "told", PID: pid, Start: start, At: at})
 }
 
-// said is not synced: it has to outlive superd, and a machine that goes down takes the
-// child along.
 func (l *ledger) said(pid int, start uint64, s account) {
-	l.add(line{Event: "said", PID: pid, Start: start, At: time.Now(), Said: &s}, false)
+	l.add(line{Event: "said", PID: pid, Start: start, At: time.Now(), Said: &s})
 }
 
 // words are what a child has said to an earlier superd.
@@ -149,7 +148,7 @@ func (l *ledger) words(pid int, start uint64) account {
 }
 
 func (l *ledger) gone(pid int, start uint64) {
-	l.add(line{Event: "gone", PID: pid, Start: start, At: time.Now()}, false)
+	l.add(line{Event: "gone", PID: pid, Start: start, At: time.Now()})
 }
 
 func (l *ledger) told(pid int, start uint64) time.Time {
@@ -158,15 +157,12 @@ func (l *ledger) told(pid int, start uint64) time.Time {
 	return l.tolds[identity{pid, start}]
 }
 
-func (l *ledger) add(x line, sync bool) {
+func (l *ledger) add(x line) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x.Boot = l.boot
 	l.apply(x)
 	err := l.write(x)
-	if err == nil && sync {
-		err = unix.Fdatasync(int(l.file.Fd()))
-	}
 	if err != nil && !l.bad {
 		l.log.Error("ledger of births cannot be written; going on without it", "path", l.path, "error", err)
 	}

@@ -86,7 +86,7 @@ func TestLedgerStaysSmall(t *testing.T) {
 	l.born(line{Slot: "lives", PID: 1, Start: 1})
 	l.tell(1, 1, time.Now())
 	for pid := 2; pid < 12_000; pid++ {
-		l.add(line{Event: "born", Slot: "w", PID: pid, Start: 1}, false)
+		l.add(line{Event: "born", Slot: "w", PID: pid, Start: 1})
 		l.gone(pid, 1)
 	}
 	info, err := os.Stat(path)
@@ -108,7 +108,7 @@ func TestLedgerOfMany(t *testing.T) {
 	l, _ := openTestLedger(t, path)
 	inodes := map[uint64]bool{}
 	for pid := range 10_000 {
-		l.add(line{Event: "born", Slot: "w", PID: pid, Start: 1}, false)
+		l.add(line{Event: "born", Slot: "w", PID: pid, Start: 1})
 		var st unix.Stat_t
 		if err := unix.Fstat(int(l.file.Fd()), &st); err != nil {
 			t.Fatal(err)
@@ -155,7 +155,7 @@ func TestLedgerOnAFullDisk(t *testing.T) {
 		t.Error("what was written on the full disk is lost")
 	}
 	for pid := 2; pid < 20_000; pid++ { // more than there is room for
-		l.add(line{Event: "born", Slot: "w", PID: pid, Start: 1}, false)
+		l.add(line{Event: "born", Slot: "w", PID: pid, Start: 1})
 	}
 	if n := strings.Count(words.String(), "going on without it"); n != 1 {
 		t.Errorf("told %d times that it can't be written", n)
