@@ -213,9 +213,9 @@ processes = 1000
 autostart = false
 `}, "$realpath_root")
 	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 20, Mix: quickPages})
-	s.Ctl("start", "looping") // it tells that it does not stay
 	began := time.Now()
-	for time.Since(began) < 8*time.Second {
+	s.Ctl("start", "looping") // it tells that it does not stay
+	for time.Since(began) < 10*time.Second {
 		s.ctl(0, "switch", "r2")
 		s.ctl(0, "rollback")
 	}
