@@ -222,13 +222,20 @@ func (m *machine) end() {
 	}
 }
 
-// run runs a command in the machine, for two minutes at most.
+// run runs a command in the machine, for two minutes at most, and returns what it writes to
+// standard output; if it fails, to standard error too.
 func (m *machine) run(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	enter := []string{"-t", strconv.Itoa(m.init), "-m", "-u", "-i", "-p", "-C", "-r", "-w", "--"}
-	out, err := exec.CommandContext(ctx, "nsenter", append(enter, args...)...).CombinedOutput()
-	return strings.TrimSpace(string(out)), err
+	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
+	var out, complaints bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &complaints
+	err := cmd.Run()
+	if err != nil {
+		out.Write(complaints.Bytes())
+	}
+	return strings.TrimSpace(out.String()), err
 }
 
 func (m *machine) must(args ...string) string {
