@@ -172,7 +172,12 @@ func plainFPM(n node, f *FPM) {
 			n.at(name).warn("counts only when superd runs as root, who can give a socket away; listen_mode says who else may connect to yours")
 		}
 	}
-	if at, err := netip.ParseAddrPort(f.Listen); err == nil && int(at.Port()) < firstFreePort() {
+	at, err := netip.ParseAddrPort(f.Listen)
+	if err != nil {
+		return
+	}
+	n.at("listen").warn("newer kernels want root, or the capability NET_ADMIN, for an address of TCP that is shared by generations; a unix socket needs neither")
+	if int(at.Port()) < firstFreePort() {
 		n.at("listen").warn("port %d needs root, or the capability NET_BIND_SERVICE: take one from %d on", at.Port(), firstFreePort())
 	}
 }

@@ -131,7 +131,7 @@ listen = "127.0.0.1:81"`)
 		return fmt.Sprint(c.Warnings)
 	}
 	plain, asRoot := told(nobodyHere), told(0)
-	for _, want := range []string{"listen_owner: counts only", "listen_group: counts only", "nice: -5 needs root"} {
+	for _, want := range []string{"listen_owner: counts only", "listen_group: counts only", "nice: -5 needs root", "listen: newer kernels want root"} {
 		if !strings.Contains(plain, want) || strings.Contains(asRoot, want) {
 			t.Errorf("%q is to be told a plain user, not root:\n%s\n%s", want, plain, asRoot)
 		}

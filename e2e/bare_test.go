@@ -199,10 +199,12 @@ func (b *bare) well() {
 }
 
 // page is what PHP answers at the socket.
-func (b *bare) page(socket string) string {
+func (b *bare) page(socket string) string { return b.pageAt("unix", socket) }
+
+func (b *bare) pageAt(network, address string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	r, err := fastcgi.Do(ctx, "unix", socket, fastcgi.Request{
+	r, err := fastcgi.Do(ctx, network, address, fastcgi.Request{
 		Params: fastcgi.Script(b.path("shop/current/public"), "/index.php", "/", "GET", "shop.example"),
 	})
 	if err != nil {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -93,6 +94,27 @@ func plainUser(t *testing.T, user int) {
 	}
 	if left := family(b.cmd.Process.Pid); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// An address of TCP needs more than a plain user has with newer kernels. Then it is told,
+// with what to do; where the kernel does not mind it is served.
+func TestPlainUserOnTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b := newBare(t, nobody, strings.Replace(plainShop, `listen_owner = "www-data"`, `listen = "`+address+`"`, 1))
+	b.launch(nil)
+	eventually(t, 30*time.Second, "it serves, or tells why not", func() bool {
+		return strings.HasPrefix(b.pageAt("tcp", address), "r1 65534") || strings.Contains(b.said.String(), "for an address of TCP: listen on a unix socket")
+	})
+	if !strings.Contains(b.said.String(), "listen: newer kernels want root") {
+		t.Error("it is not warned of")
 	}
 }
 

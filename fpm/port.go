@@ -119,7 +119,10 @@ func (p *port) open(n int, l *Listener) error {
 	return l.control(func(fd int) error {
 		listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 		if n == door && err == nil && listens == 0 {
-			if err = program(fd, unix.SO_ATTACH_FILTER, 0); err == nil { // passes no byte of any packet
+			if err = program(fd, unix.SO_ATTACH_FILTER, 0); errors.Is(err, unix.EPERM) { // passes no byte of any packet
+				err = fmt.Errorf("%w; this kernel wants the capability NET_ADMIN for an address of TCP: listen on a unix socket", err)
+			}
+			if err == nil {
 				err = program(fd, unix.SO_ATTACH_REUSEPORT_CBPF, door)
 			}
 		}
