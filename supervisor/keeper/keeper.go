@@ -107,8 +107,8 @@ func (k *Keeper) run() int {
 		k.judgePulse(now)
 		k.keepSuperd(now)
 		k.tryRenewal(now)
-		k.storeAll()
 		k.store.live(now)
+		k.storeAll()
 		k.watchPipes(now)
 		if code, gone := k.leave(now); gone {
 			return code

@@ -62,13 +62,16 @@ func (s *store) open() error {
 	return nil
 }
 
-// live tells systemd that the keeper does (WatchdogSec=).
+// live tells systemd that the keeper does (WatchdogSec=). It is asked before the store
+// fills systemd's queue, ten messages, as an upgrade does; what did not go is said again.
 func (s *store) live(now time.Time) {
 	if s.fd < 0 || s.every <= 0 || now.Before(s.next) {
 		return
 	}
-	s.offer("WATCHDOG=1", -1)
 	s.next = now.Add(s.every)
+	if !s.offer("WATCHDOG=1", -1) {
+		s.next = now.Add(min(s.every, 20*time.Millisecond))
+	}
 }
 
 // offer sends one message, with a descriptor or without, and tells whether it went.
