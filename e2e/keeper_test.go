@@ -36,7 +36,10 @@ func TestKeeperKilledAtEveryFailpoint(t *testing.T) {
 		all = append(all, both...)
 	}
 	for i, group := range slices.Collect(slices.Chunk(all, 12)) {
-		t.Run(fmt.Sprintf("%d-%s-%s", i, group[0].kind, group[0].point), func(t *testing.T) { keeperKilledAt(t, group) })
+		t.Run(fmt.Sprintf("%d-%s-%s", i, group[0].kind, group[0].point), func(t *testing.T) {
+			t.Parallel()
+			keeperKilledAt(t, group)
+		})
 	}
 }
 
