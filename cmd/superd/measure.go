@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/prometheus/procfs"
+	"github.com/shirou/gopsutil/v3/process"
 	"golang.org/x/sys/unix"
 
 	"superd/supervisor"
@@ -39,12 +40,23 @@ func measure(roots map[int]bool) map[int]consumption {
 		}
 		sum := sums[root]
 		busy := worked(stat)
-		sum.memory += uint64(stat.ResidentMemory())
+		sum.memory += resident(pid)
 		sum.busy += busy
 		sum.cpu += 100 * busy / max(now-float64(stat.Starttime)/ticksPerSecond, 0.01)
 		sums[root] = sum
 	}
 	return sums
+}
+
+// resident is the memory that a process has now, 0 if it has ended. A process.Process that
+// process.NewProcess makes would hold a pidfd until the collector comes by.
+func resident(pid int) uint64 {
+	p := process.Process{Pid: int32(pid)} //nolint:gosec // a PID
+	memory, err := p.MemoryInfo()
+	if err != nil {
+		return 0
+	}
+	return memory.RSS
 }
 
 // charged is what was measured with what the kernel has charged to the cgroup instead:
