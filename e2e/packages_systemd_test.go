@@ -81,6 +81,7 @@ func (p *packages) upgrade(m *machine, url string) {
 
 func (p *packages) removeAndPurge(m *machine) {
 	m.t.Helper()
+	m.must("systemctl", "enable", "superd.socket")
 	m.must("dpkg", "-r", "superd")
 	if left := m.fleet(); len(left) != 0 {
 		m.t.Errorf("the package is removed, and %v run", left)
@@ -96,11 +97,17 @@ func (p *packages) removeAndPurge(m *machine) {
 		m.t.Errorf("the package is back, and its shop is not:\n%s", status)
 	}
 
+	m.must("systemctl", "stop", "superd")
+	m.must("systemctl", "start", "superd.socket")
+	if out := m.must("superctl", "version"); !strings.Contains(out, "superd   2.0.0") { // connecting starts it
+		m.t.Errorf("superd.socket starts no superd: %s", out)
+	}
 	m.must("dpkg", "-P", "superd")
 	root := fmt.Sprintf("/proc/%d/root", m.init)
 	for path, want := range map[string]bool{
 		"/etc/superd": false, "/var/lib/superd": false, "/var/log/superd": false, "/run/superd": false,
-		"/etc/systemd/system/multi-user.target.wants/superd.service": false, "/srv/shop/releases/r1/public/index.php": true,
+		"/etc/systemd/system/multi-user.target.wants/superd.service": false, "/etc/systemd/system/sockets.target.wants/superd.socket": false,
+		"/srv/shop/releases/r1/public/index.php": true,
 	} {
 		if _, err := os.Lstat(root + path); (err == nil) != want {
 			found, _ := m.run("find", path)
