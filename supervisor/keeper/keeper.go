@@ -68,6 +68,11 @@ func Run(o Options) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	// Before anybody can see that it is there, and tell it to go.
+	if k.signals, err = catchSignals(); err != nil {
+		return 0, err
+	}
+	defer k.signals.close()
 	if k.null, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return 0, failed("open "+os.DevNull, err)
 	}
@@ -78,10 +83,6 @@ func Run(o Options) (int, error) {
 		return 0, err
 	}
 	defer k.listen.close()
-	if k.signals, err = catchSignals(); err != nil {
-		return 0, err
-	}
-	defer k.signals.close()
 	if err := k.startSuperd(); err != nil {
 		return 0, err
 	}
