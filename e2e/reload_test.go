@@ -434,7 +434,7 @@ func TestReloadOfEveryKey(t *testing.T) {
 	}
 
 	s.write(s.text() + "\n[program.idle]\ncommand = [\"sleep\", \"1000\"]\n")
-	if got := s.reloaded(); !slices.Equal(got, []string{"idle later"}) {
+	if got := s.reloaded(); !slices.Equal(got, []string{"idle start"}) {
 		t.Errorf("a program: touched %q", got)
 	}
 
