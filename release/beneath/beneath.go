@@ -3,11 +3,11 @@
 // must not be led out of it by a link: it would read, or delete, in his name what he
 // cannot.
 //
-// Links inside are followed, absolute ones too: a release has .env -> ../../shared/.env
-// from Deployer, and the whole path from Capistrano. What they lead to is looked up
-// first, and then opened with no link at all on its way (openat2(2)): one that is put
-// there in between is refused. A link of root's own may lead anywhere: that was an
-// administrator's decision.
+// Links inside are followed, absolute ones too: the .env of a release is a link into the
+// app's directory shared, relative from Deployer and the whole path from Capistrano. What
+// they lead to is looked up first, and then opened with no link at all on its way
+// (openat2(2)): one that is put there in between is refused. A link of root's own may lead
+// anywhere: that was an administrator's decision.
 package beneath
 
 import (

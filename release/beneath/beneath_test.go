@@ -61,6 +61,9 @@ func needRoot(t *testing.T) {
 	}
 }
 
+// up is the root of the app, from within a release.
+const up = "../.."
+
 // The layouts of the deploy tools: what a release shares is linked from within it.
 func TestLinksInsideAreFollowed(t *testing.T) {
 	needRoot(t)
@@ -68,9 +71,9 @@ func TestLinksInsideAreFollowed(t *testing.T) {
 	must(t, os.Symlink("shop", a.root+".link"))
 	for name, path := range map[string]string{
 		"no link":                filepath.Join(a.root, "shared/.env"),
-		"relative, of Deployer":  a.link(t, deploy, "../../shared/.env", "releases/r1/.env"),
+		"relative, of Deployer":  a.link(t, deploy, up+"/shared/.env", "releases/r1/.env"),
 		"absolute, of Capistano": a.link(t, deploy, filepath.Join(a.root, "shared/.env"), "releases/r1/.env.abs"),
-		"a directory on the way": filepath.Join(a.link(t, deploy, "../../shared", "releases/r1/conf"), ".env"),
+		"a directory on the way": filepath.Join(a.link(t, deploy, up+"/shared", "releases/r1/conf"), ".env"),
 		"a link to a link":       a.link(t, deploy, ".env", "releases/r1/.env.twice"),
 		"the root behind a link": a.root + ".link/shared/.env",
 	} {
