@@ -54,13 +54,25 @@ func standInLine(socket string) (net.Conn, error) {
 	patience := unix.NsecToTimeval(linePatience.Nanoseconds())
 	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience)
 	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+		err = connect(fd, socket)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connect: %w", err), file.Close())
 	}
 	conn, err := net.FileConn(file)
 	return conn, errors.Join(err, file.Close())
+}
+
+// connect begins again when a signal ends the wait: a socket with a timeout is not
+// restarted by the kernel (signal(7)), and the Go runtime signals its own threads.
+func connect(fd int, socket string) error {
+	end := time.Now().Add(linePatience)
+	for {
+		err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
+		if !errors.Is(err, unix.EINTR) || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // Status is everything that there is to see.

@@ -173,6 +173,9 @@ func (h *heir) hasEnded() error {
 	return conn.Read(func(fd uintptr) bool {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(p, 0)
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Poll(p, 0)
+		}
 		return err == nil && n > 0
 	})
 }

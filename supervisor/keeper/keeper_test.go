@@ -210,22 +210,31 @@ func (r *raw) send(f wire.Frame, fds ...int) {
 	}
 }
 
-// receive closes the descriptors that come along.
 func (r *raw) receive() (wire.Frame, error) {
+	f, _, err := r.receiveRights()
+	return f, err
+}
+
+// receiveRights closes the descriptors that come along and tells how many they were.
+func (r *raw) receiveRights() (wire.Frame, int, error) {
 	b, oob := make([]byte, wire.MaxFrame), make([]byte, wire.RightsSpace())
 	n, oobn, _, _, err := unix.Recvmsg(r.fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+	for errors.Is(err, unix.EINTR) { // with a timeout the kernel does not restart it: signal(7)
+		n, oobn, _, _, err = unix.Recvmsg(r.fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+	}
 	if err != nil {
-		return wire.Frame{}, err
+		return wire.Frame{}, 0, err
 	}
 	if n == 0 {
-		return wire.Frame{}, errEnded
+		return wire.Frame{}, 0, errEnded
 	}
 	fds, err := wire.Rights(oob[:oobn])
 	if err != nil {
-		return wire.Frame{}, err
+		return wire.Frame{}, 0, err
 	}
 	wire.CloseAll(fds)
-	return wire.Decode(b[:n])
+	f, err := wire.Decode(b[:n])
+	return f, len(fds), err
 }
 
 var errEnded = errors.New("the connection ended")

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"superd/supervisor/keeper/client"
 	"superd/supervisor/keeper/keepertest"
 	"superd/supervisor/keeper/wire"
@@ -97,22 +95,12 @@ func TestOlderSuperdIsSentNoPipes(t *testing.T) {
 	old := dialRaw(t, k)
 	old.send(wire.Frame{Op: wire.Claim, ID: 1})
 	for {
-		b, oob := make([]byte, wire.MaxFrame), make([]byte, wire.RightsSpace())
-		n, oobn, _, _, err := unix.Recvmsg(old.fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+		f, rights, err := old.receiveRights()
 		if err != nil {
 			t.Fatal(err)
 		}
-		fds, err := wire.Rights(oob[:oobn])
-		if err != nil {
-			t.Fatal(err)
-		}
-		wire.CloseAll(fds)
-		f, err := wire.Decode(b[:n])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if f.Op == wire.Child && (len(fds) != 2 || f.Code != 0) {
-			t.Errorf("a child comes with %d descriptors and code %d", len(fds), f.Code)
+		if f.Op == wire.Child && (rights != 2 || f.Code != 0) {
+			t.Errorf("a child comes with %d descriptors and code %d", rights, f.Code)
 		}
 		if f.Op == wire.End {
 			break
