@@ -30,7 +30,8 @@ type Child struct {
 	made     time.Time    // as Born, but by the clock that nobody can set
 	adopted  bool         // an earlier superd started it
 
-	end    chan client.Exit // from the keeper, at most one
+	ending bool          // the keeper has told of its end; guarded by children.mu
+	moved  chan struct{} // closed when its output is not moved any more
 	exited chan struct{}
 	exit   Exit // valid once exited is closed
 
@@ -49,7 +50,7 @@ func newChild(c *Children, k *client.Child, n note) *Child {
 	return &Child{
 		children: c, proc: k, note: n, made: time.Now(), leaf: c.leafOf(k.Slot, n.Mark),
 		output: c.output.Attach(output.Life{Name: n.Name, Log: n.Log, Mark: n.Mark, Labels: n.Labels, Out: k.Out, Err: k.Err}),
-		end:    make(chan client.Exit, 1),
+		moved:  make(chan struct{}),
 		exited: make(chan struct{}),
 		words:  newWords(n.Watchdog),
 	}
@@ -301,29 +302,27 @@ func after(end time.Time) <-chan time.Time {
 	return time.After(time.Until(end))
 }
 
-// tend moves the child's output until it has ended, then says so. It lets go,
-// leaving everything as it is, when superd does.
-func (c *Child) tend() {
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // lives as long as the child, not as a request
-	defer cancel()
-	var moving sync.WaitGroup
-	moving.Go(func() { c.output.Run(ctx) })
-	select {
-	case e := <-c.end:
-		main, ended := c.lastOf()
-		if !ended {
-			cancel()
-			moving.Wait()
-			return
-		}
-		c.output.Finish()
-		moving.Wait()
-		c.exit = c.judge(e, main)
-		close(c.exited)
-	case <-c.children.stopped:
-		cancel()
-		moving.Wait()
+// moveOutput moves the child's output until it has ended. It lets go, leaving everything
+// as it is, when superd does. It is all that a silent child costs superd's scheduler.
+func (c *Child) moveOutput() {
+	defer close(c.moved)
+	c.output.Run(c.children.moving)
+}
+
+// finish says that the child has ended, after its last output. It lets go when superd
+// does: an end that nobody has acknowledged is told to the next one.
+func (c *Child) finish(e client.Exit) {
+	main, ended := c.lastOf()
+	if !ended {
+		return
 	}
+	c.output.Finish()
+	<-c.moved
+	if c.children.moving.Err() != nil {
+		return // its last output may be in the pipe still, for the next superd
+	}
+	c.exit = c.judge(e, main)
+	close(c.exited)
 }
 
 // judge is how the child has ended: as its main process did, if it has named one.

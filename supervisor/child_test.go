@@ -384,6 +384,32 @@ func TestStartsHaveACeiling(t *testing.T) {
 	}
 }
 
+// superd lets go of the output, and only then the child says its last and ends.
+func TestLastWordsAreLeftToTheNext(t *testing.T) {
+	h := newHouse(t)
+	f := h.open(t)
+	c := f.start("w", "dawdle 0", "dawdle")
+	f.halt()
+	<-c.moved
+	if err := c.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "superd has heard of the end", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return c.ending
+	})
+	f.leave()
+	if c.hasExited() {
+		t.Error("the end was told before the last words were read")
+	}
+	next := h.open(t).Adopted()[0]
+	<-next.Exited()
+	if last := next.Tail(1); !slices.Equal(last, []string{"done"}) {
+		t.Errorf("the last words are %q", last)
+	}
+}
+
 // superd dies between the ledger, which says that the child is told, and the signal.
 // The next one tells it: nobody waits for a child that knows nothing.
 func TestToldOnPaperOnly(t *testing.T) {

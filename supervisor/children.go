@@ -55,9 +55,11 @@ type Children struct {
 	came     time.Time // when the fleet was claimed
 
 	censuses censuses
-	starts   pace           // a ceiling over all starts
-	tending  sync.WaitGroup // one goroutine per child, see Child.tend
-	stopped  chan struct{}  // closed when Run ends: the tending goroutines let go
+	starts   pace               // a ceiling over all starts
+	tending  sync.WaitGroup     // one goroutine per child, see Child.moveOutput
+	stopped  chan struct{}      // closed when Run ends: the tending goroutines let go
+	moving   context.Context    //nolint:containedctx // ends with stopped, not with a call
+	halt     context.CancelFunc // of moving
 
 	mu    sync.Mutex
 	left  bool                   // stopped is closed
@@ -98,6 +100,7 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 		return nil, errors.Join(err, keeper.Close())
 	}
 	c.keepMarks()
+	c.moving, c.halt = context.WithCancel(context.WithoutCancel(ctx))
 	for _, k := range keeper.Children() {
 		ch := newChild(c, k, unpackNote(k.Note, k.Slot))
 		ch.adopt(whenTold(c.ledger, k))
@@ -192,6 +195,7 @@ func (c *Children) letGo() {
 	if !c.left {
 		c.left = true
 		close(c.stopped)
+		c.halt()
 	}
 	c.mu.Unlock()
 	c.tending.Wait()
@@ -335,10 +339,10 @@ func (c *Children) add(ch *Child) {
 	c.kids[ch.proc.Slot] = ch
 	if e, ok := c.early[ch.proc.Slot]; ok && ch.is(e) {
 		delete(c.early, ch.proc.Slot)
-		ch.end <- e
+		c.finish(ch, e)
 	}
 	if !c.left {
-		c.tending.Go(ch.tend)
+		c.tending.Go(ch.moveOutput)
 		if h := ch.heir; h != nil && h.fd != nil {
 			c.tending.Go(func() { h.watch(ch) })
 		}
@@ -365,9 +369,14 @@ func (c *Children) ended(e client.Exit) {
 		c.early[e.Slot] = e
 		return
 	}
-	select {
-	case ch.end <- e:
-	default: // told twice before the first was read
+	c.finish(ch, e)
+}
+
+// finish makes an exit the child's. The caller holds c.mu.
+func (c *Children) finish(ch *Child, e client.Exit) {
+	if !c.left && !ch.ending {
+		ch.ending = true
+		c.tending.Go(func() { ch.finish(e) })
 	}
 }
 

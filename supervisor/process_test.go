@@ -81,6 +81,13 @@ func (s *subject) run() *subject {
 	return s
 }
 
+// lives is how often the specification was asked for.
+func (s *subject) lives() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
 // be changes what the next life is like.
 func (s *subject) be(mood string) {
 	s.mu.Lock()
@@ -177,8 +184,8 @@ func TestLife(t *testing.T) {
 	if len(ends) != 3 || !ends[0].Planned || ends[1].Planned || !ends[1].Proved || !ends[2].Planned {
 		t.Errorf("ends %+v", ends)
 	}
-	if s.asked != 3 {
-		t.Errorf("the specification was asked for %d times", s.asked)
+	if s.lives() != 3 {
+		t.Errorf("the specification was asked for %d times", s.lives())
 	}
 	if len(f.Living()) != 0 {
 		t.Errorf("%d children are left", len(f.Living()))
@@ -306,7 +313,7 @@ func TestProgramThatIsNot(t *testing.T) {
 	s := newSubject(f, "well", policy())
 	s.failed = errors.New("release is gone")
 	s.run()
-	eventually(t, "two tries", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.asked >= 2 })
+	eventually(t, "two tries", func() bool { return s.lives() >= 2 })
 	s.untilItPauses()
 	s.mu.Lock()
 	if e := s.heard[0]; e.To != Backing || e.Child != nil || !errors.Is(e.Err, s.failed) {
@@ -333,7 +340,7 @@ func TestStopInTheBackoff(t *testing.T) {
 	s.Start() // cuts the pause short
 	s.until(Running)
 	s.be("exit 1")
-	if got := s.asked; got != 3 {
+	if got := s.lives(); got != 3 {
 		t.Errorf("%d lives, want 3: a start is no restart", got)
 	}
 	if err := s.Signal(syscall.SIGKILL); err != nil {
@@ -350,7 +357,7 @@ func TestStopWhileItIsMade(t *testing.T) {
 	s := newSubject(f, "well", policy())
 	s.block = make(chan struct{})
 	s.run()
-	eventually(t, "it is being made", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.asked == 1 })
+	eventually(t, "it is being made", func() bool { return s.lives() == 1 })
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Stop(t.Context()) }()
 	select {
@@ -409,8 +416,8 @@ func TestTwoRestartsGiveOneProcess(t *testing.T) {
 	s.Restart() // the life that ends is not the one to come
 	eventually(t, "a new life", func() bool { return len(s.ends()) == 1 && s.Status().State == Running })
 	time.Sleep(300 * time.Millisecond) // long enough for a second restart to show
-	if got := s.Status(); got.Restarts != 1 || got.State != Running || s.asked != 2 {
-		t.Errorf("%+v after %d lives", got, s.asked)
+	if got := s.Status(); got.Restarts != 1 || got.State != Running || s.lives() != 2 {
+		t.Errorf("%+v after %d lives", got, s.lives())
 	}
 }
 
@@ -422,12 +429,12 @@ func TestRestartWhileItIsMade(t *testing.T) {
 	block := make(chan struct{})
 	s.block = block
 	s.run()
-	eventually(t, "it is being made", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.asked == 1 })
+	eventually(t, "it is being made", func() bool { return s.lives() == 1 })
 	s.Restart()
 	close(block)
 	eventually(t, "a second life", func() bool { return len(s.ends()) == 1 && s.Status().State == Running })
-	if s.asked != 2 {
-		t.Errorf("%d lives", s.asked)
+	if s.lives() != 2 {
+		t.Errorf("%d lives", s.lives())
 	}
 }
 
@@ -502,7 +509,7 @@ func TestAdoption(t *testing.T) {
 	s.Adopt(f.Adopted()[0])
 	s.run()
 	s.until(Running)
-	if s.Child().PID() != pid || s.asked != 0 || s.Status().Since.After(s.Child().Born()) {
+	if s.Child().PID() != pid || s.lives() != 0 || s.Status().Since.After(s.Child().Born()) {
 		t.Errorf("adopted %+v, was %d", s.Status(), pid)
 	}
 	s.Restart()

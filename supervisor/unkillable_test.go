@@ -57,7 +57,7 @@ func TestUnkillable(t *testing.T) {
 	}
 	s.Start()
 	time.Sleep(300 * time.Millisecond)
-	if st := s.Status(); st.State != Unkillable || st.PID != pid || s.asked != 1 {
+	if st := s.Status(); st.State != Unkillable || st.PID != pid || s.lives() != 1 {
 		t.Errorf("another was started: %+v", st)
 	}
 	thaw()
