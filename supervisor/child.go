@@ -246,7 +246,8 @@ func (c *Child) leaves(ctx context.Context, sig syscall.Signal, end *time.Time, 
 			return false, err
 		}
 		select {
-		case <-c.stir:
+		case <-c.stir: // perhaps by the very word that it goes
+			c.record()
 		case <-gone:
 			if err := c.tellFirst(ctx, sig); err != nil {
 				return false, fmt.Errorf("signal %s to %s: %w", unix.SignalName(sig), c.Name(), err)
