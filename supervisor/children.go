@@ -74,8 +74,12 @@ type Children struct {
 	cleared   chan struct{} // closed when they have ended: nothing is started before
 }
 
-// No more than this many starts a second, after as many at once.
-const startsPerSecond = 200
+// No more than this many starts a second, after those of a large server at once: whoever
+// boots waits for nothing, and children that crash in a loop are held down all the same.
+const (
+	startsPerSecond = 200
+	startsAtOnce    = 1000
+)
 
 // Open claims the fleet from the keeper. What lives, or has ended unnoticed, is
 // in Adopted; nothing is delivered before Run. ErrStateInUse tells that another superd
@@ -87,7 +91,7 @@ func Open(ctx context.Context, o Options) (*Children, error) {
 	}
 	c := &Children{
 		keeper: keeper, notify: o.Notify, output: o.Output, log: o.Log,
-		starts:  pace{every: time.Second / startsPerSecond, burst: startsPerSecond},
+		starts:  pace{every: time.Second / startsPerSecond, burst: startsAtOnce},
 		stopped: make(chan struct{}), kids: map[string]*Child{}, early: map[string]client.Exit{}, held: keeper.Held(),
 		cleared: make(chan struct{}),
 		groups:  o.Groups, litter: map[string]*cgroup.Leaf{}, littered: make(chan struct{}, 1),

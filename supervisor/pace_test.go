@@ -11,7 +11,7 @@ import (
 
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pace{every: time.Second / startsPerSecond, burst: startsPerSecond}
+		p := &pace{every: time.Second / startsPerSecond, burst: startsAtOnce}
 		turns := func(n int) time.Duration {
 			began := time.Now()
 			var all sync.WaitGroup
@@ -25,15 +25,15 @@ func TestPace(t *testing.T) {
 			all.Wait()
 			return time.Since(began)
 		}
-		if took := turns(200); took != 0 {
-			t.Errorf("the first 200 took %s", took)
+		if took := turns(startsAtOnce); took != 0 {
+			t.Errorf("the first %d took %s", startsAtOnce, took)
 		}
 		if took := turns(1000); took != 5*time.Second {
 			t.Errorf("a thousand more took %s", took)
 		}
 		time.Sleep(time.Hour)
-		if took := turns(400); took != time.Second {
-			t.Errorf("400 after a rest took %s: the rest is saved up without end", took)
+		if took := turns(startsAtOnce + 200); took != time.Second {
+			t.Errorf("200 more after a rest took %s: the rest is saved up without end", took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()

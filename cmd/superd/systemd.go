@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -128,7 +127,9 @@ func (d *daemon) tellWhenReady(ctx context.Context) error {
 	look.Stop()
 	again.Stop()
 	d.tellSystemd("READY=1")
-	debug.FreeOSMemory() // what it took to start hundreds is not needed again
+	if err := giveBack(); err != nil {
+		d.log.Warn("superd takes more memory than it needs", "error", err)
+	}
 	d.tellHowItIs(ctx)
 	return nil
 }

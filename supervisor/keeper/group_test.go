@@ -22,6 +22,9 @@ func TestBornInACgroup(t *testing.T) {
 	k := keepertest.Start(t)
 	c := dial(t, k)
 	run(t, c, program("first", "true"))
+	if err := c.Drop("x"); err != nil { // an answer: the acknowledgement before it was read
+		t.Fatal(err)
+	}
 	before := descriptors(t, k.PID())
 	group, err := os.Open(dir)
 	if err != nil {

@@ -69,6 +69,10 @@ func take(fd *int) int {
 	return v
 }
 
+// stageEnv keeps the Go runtime of a stage small: it lives for a moment, on one thread,
+// and has no use for the limits of a cgroup, which the runtime would go and look up.
+var stageEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+
 // A birth is the descriptors that come with the order to make a child.
 type birth struct {
 	spec  int
@@ -99,7 +103,7 @@ func (k *Keeper) fork(f *wire.Frame, b birth) (*child, int, error) {
 	}
 	inherit = append(inherit, uintptr(b.spec), uintptr(p.gate[0]), uintptr(p.stage[1]))
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"superd-keeper", "stage", itoa(len(b.files))}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Files: inherit,
+		Dir: "/", Env: stageEnv, Files: inherit,
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, UseCgroupFD: b.group >= 0, CgroupFD: b.group},
 	})
 	if err != nil {

@@ -159,6 +159,22 @@ func (r *rig) reboot(s *superd) {
 	r.keeper = keepertest.Start(r.t)
 }
 
+// kept is what superd has left with the keeper.
+func (r *rig) kept() string {
+	r.t.Helper()
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", r.keeper.PID()))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if name, _ := os.Readlink(fd); strings.Contains(name, "memfd:superd-memory") {
+			text, _ := os.ReadFile(fd) // it may have been put aside for the next
+			return string(text)
+		}
+	}
+	return ""
+}
+
 // soon waits until ok returns "", and fails with what it last returned.
 func (r *rig) soon(what string, ok func() string) {
 	r.t.Helper()

@@ -47,9 +47,10 @@ type Set struct {
 	forgets  error           // why they are not on disk
 	changed  chan struct{}   // closed, and made anew, when anything changes
 	tasks    []func(context.Context)
-	closing  bool    // StopAll: nothing is started any more
-	later    []Event // to be told when the mutex is free
-	dirty    bool    // what is left with the keeper is to be left anew
+	closing  bool      // StopAll: nothing is started any more
+	later    []Event   // to be told when the mutex is free
+	dirty    bool      // what is left with the keeper is to be left anew
+	proofs   time.Time // by when, for lives that have proved themselves; zero: none has since
 }
 
 // ErrUnknown is what is answered for a name that no program or process has.
@@ -113,11 +114,17 @@ func (s *Set) Run(ctx context.Context) error {
 	close(s.begun)
 	for {
 		s.mu.Lock()
-		again := s.conduct(time.Now())
+		now := time.Now()
+		again := s.conduct(now)
 		news, tasks, events := s.unbegun(), s.tasks, s.later
 		s.tasks, s.later = nil, nil
-		keep := s.dirty
-		s.dirty = false
+		keep := s.dirty || !s.proofs.IsZero() && !now.Before(s.proofs)
+		if !keep && !s.proofs.IsZero() {
+			again = min(again, s.proofs.Sub(now))
+		}
+		if keep {
+			s.dirty, s.proofs = false, time.Time{}
+		}
 		s.mu.Unlock()
 		for _, e := range events {
 			s.tell(e)
@@ -148,6 +155,11 @@ func (s *Set) Settled() <-chan struct{} { return s.settled }
 // slowest is how long it may be from one look at everything to the next, when nothing
 // happens.
 const slowest = time.Minute
+
+// proofsWait is how long it may be until the keeper knows that a life has proved itself.
+// All programs are written down at once, which is dear when it is for each of a thousand;
+// a superd that dies within that time asks for the proof again, and nothing else is lost.
+const proofsWait = time.Second
 
 // appEvery is how often something that is no program is asked whether it is ready.
 const appEvery = 200 * time.Millisecond
@@ -250,6 +262,11 @@ func (s *Set) heard(p *program) {
 func (s *Set) announce() {
 	close(s.changed)
 	s.changed = make(chan struct{})
+	s.rouse()
+}
+
+// rouse lets Run look again.
+func (s *Set) rouse() {
 	select {
 	case s.wake <- struct{}{}:
 	default:

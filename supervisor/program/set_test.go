@@ -37,6 +37,24 @@ func TestStartsWhenWhatItComesAfterIsReady(t *testing.T) {
 	}
 }
 
+// What has proved itself is known to the keeper soon, though not at once: a superd that is
+// killed leaves it to the next one.
+func TestProofsAreLeftWithTheKeeper(t *testing.T) {
+	r := newRig(t)
+	s := r.superd(r.script("web", well))
+	for range 2 {
+		up := s.is("web:0", supervisor.Running)
+		life := fmt.Sprintf(`"up":["%d@`, up.PID)
+		r.soon("the keeper knows that it is up", func() string {
+			if kept := r.kept(); !strings.Contains(kept, life) {
+				return fmt.Sprintf("%s in %s", life, kept)
+			}
+			return ""
+		})
+		s.must(s.Restart(t.Context(), "web"))
+	}
+}
+
 func TestStopsInReverse(t *testing.T) {
 	r := newRig(t)
 	s := r.superd(r.script("front", linger, "web"), r.script("web", linger, "app.shop"), r.script("db", linger), r.script("cache", well, "db"))

@@ -280,7 +280,10 @@ func (u *unit) hear(e supervisor.ProcessEvent) {
 	case e.Proved && e.To == supervisor.Running:
 		if u.fails = 0; e.Child != u.adopted || !u.known { // of that one it was told before
 			event.Kind, event.Lines = Ready, nil
-			s.dirty = true
+			if s.proofs.IsZero() {
+				s.proofs = time.Now().Add(proofsWait)
+				s.rouse()
+			}
 		}
 	}
 	s.heard(u.program)
