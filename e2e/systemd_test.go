@@ -107,6 +107,14 @@ func TestUnit(t *testing.T) {
 	m.must("systemctl", "start", "superd")
 	m.active()
 	m.must("superctl", "switch", "r2")
+	m.must("superctl", "shutdown")
+	eventually(t, time.Minute, "superctl shutdown has ended the unit", func() bool { return m.show("ActiveState") == "inactive" })
+	time.Sleep(time.Second) // ten times RestartSec
+	if is := m.show("ActiveState"); is != "inactive" || len(m.fleet()) > 0 {
+		t.Errorf("a second after superctl shutdown the unit is %s with the fleet %v", is, m.fleet())
+	}
+	m.must("systemctl", "start", "superd")
+	m.active()
 	for how, end := range map[string]func(){"a power cut": m.halt, "a shutdown": m.off} {
 		end()
 		m.start()
