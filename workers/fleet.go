@@ -46,8 +46,8 @@ type Pool struct {
 	StopTimeout    time.Duration // supervisor.Forever: jobs are never cut, with StartFirst only
 	Planned        []int         // exit codes that are no failure of a worker that has proved itself
 	Backoff        supervisor.Backoff
-	MaxAge         time.Duration // older is replaced, give or take 10 %; 0: no limit
-	MaxMemory      int64         // bytes, of the whole tree; larger is replaced; 0: no limit
+
+	supervisor.Limits // a worker past them is replaced
 
 	// Proof makes what decides that a worker is well, see supervisor.Policy.
 	Proof func(slot int, g release.Generation) func(context.Context, *supervisor.Child) error

@@ -3,9 +3,6 @@ package workers
 import (
 	"context"
 	"errors"
-	"fmt"
-	"hash/fnv"
-	"time"
 
 	"superd/release"
 	"superd/supervisor"
@@ -15,66 +12,32 @@ import (
 // the same generation, as a restart of its slot does. One of the app at a time; a
 // switch goes first, and what is still due afterwards is found again.
 
-// recycleEvery is how often workers that have a limit are looked at.
-const recycleEvery = 30 * time.Second
-
-// recycle looks at the workers until ctx ends.
 func (f *Fleet) recycle(ctx context.Context) {
-	every := f.o.RecycleEvery
-	if every == 0 {
-		every = recycleEvery
-	}
-	clock := time.NewTicker(every)
-	defer clock.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-clock.C:
+	supervisor.Recycle(ctx, f.o.RecycleEvery, f.due, func(w *worker, reason string) {
+		err := f.replace(ctx, w, reason)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, errOvertaken) && !errors.Is(err, release.ErrStopping) {
+			f.o.Log.Warn("recycle a worker", "process", w.name(), "reason", reason, "error", err)
 		}
-		for w, reason := range f.due() {
-			err := f.replace(ctx, w, reason)
-			if err != nil && ctx.Err() == nil && !errors.Is(err, errOvertaken) && !errors.Is(err, release.ErrStopping) {
-				f.o.Log.Warn("recycle a worker", "process", w.name(), "reason", reason, "error", err)
-			}
-		}
-	}
+	})
 }
 
-// due are the workers that are to be replaced, and why. Only those are measured whose
-// pool has a limit.
+// due are the workers that are to be replaced, and why.
 func (f *Fleet) due() map[*worker]string {
+	all := map[*worker]supervisor.Limited{}
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	all := map[*worker]string{}
-	sized := map[*worker]*supervisor.Child{}
-	var children []*supervisor.Child
 	for _, p := range f.pools {
 		for _, w := range p.workers {
-			c := w.process.Child()
-			if c == nil || !w.mayRecycle() {
-				continue
-			}
-			if age := time.Since(c.Born()); p.MaxAge > 0 && age > spread(p.MaxAge, lifeOf(c)) {
-				all[w] = fmt.Sprintf("is %s old, max_age is %s", age.Round(time.Second), p.MaxAge)
-			} else if p.MaxMemory > 0 {
-				sized[w], children = c, append(children, c)
+			if c := w.process.Child(); c != nil && w.mayRecycle() {
+				all[w] = supervisor.Limited{Child: c, Limits: p.Limits}
 			}
 		}
 	}
-	if len(children) == 0 {
-		return all
-	}
-	sums, err := supervisor.Footprints(children)
+	f.mu.Unlock()
+	due, err := supervisor.Due(all)
 	if err != nil {
 		f.o.Log.Warn("workers are not measured", "app", f.o.App, "error", err)
 	}
-	for w, c := range sized {
-		if limit := w.pool.MaxMemory; sums[c] > limit {
-			all[w] = fmt.Sprintf("takes %d KiB of memory, max_memory is %d KiB", sums[c]>>10, limit>>10)
-		}
-	}
-	return all
+	return due
 }
 
 // mayRecycle tells whether it is well, wanted, and not on its way out. The mutex is
@@ -111,12 +74,4 @@ func (f *Fleet) replace(ctx context.Context, w *worker, reason string) error {
 	f.restart = nil
 	p.spare()
 	return err
-}
-
-// spread is d with up to 10 % more or less, the same for one life whichever superd
-// asks: workers that were started together do not all go together.
-func spread(d time.Duration, life string) time.Duration {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(life))
-	return d + time.Duration(float64(d)*(float64(h.Sum32()%2001)/1000-1)/10)
 }

@@ -27,7 +27,8 @@ func (a *app) pools() []workers.Pool {
 			Name: w.Name, Processes: w.Processes, Order: workers.Order(w.Order), Canary: w.Canary,
 			MaxParallel: w.MaxParallel.Of, MaxDraining: w.MaxDraining, MinHealthyTime: w.MinHealthyTime,
 			StopSignal: w.StopSignal, StopTimeout: stopTimeout(w.StopTimeout), Planned: w.PlannedExits,
-			Backoff: supervisor.DefaultBackoff(), Proof: a.proof(w), Spec: a.workerSpec(w), MaxAge: w.MaxAge, MaxMemory: w.MaxMemory,
+			Backoff: supervisor.DefaultBackoff(), Proof: a.proof(w), Spec: a.workerSpec(w),
+			Limits: supervisor.Limits{MaxAge: w.MaxAge, MaxMemory: w.MaxMemory},
 		})
 	}
 	return all

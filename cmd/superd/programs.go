@@ -45,9 +45,10 @@ func (d *daemon) programOf(p *config.Program) program.Program {
 		Name: p.Name, Processes: p.Processes, After: p.After, Requires: p.Requires, Autostart: p.Autostart,
 		Restart: supervisor.Restart(p.Restart), Planned: p.PlannedExits, MaxRestarts: p.MaxRestarts, RestartWindow: p.RestartWindow,
 		Backoff:    supervisor.Backoff{First: p.Backoff.First, Max: p.Backoff.Max, Factor: p.Backoff.Factor, Jitter: p.Backoff.Jitter, ResetAfter: p.Backoff.ResetAfter},
-		StopSignal: p.StopSignal, StopTimeout: stopTimeout(p.StopTimeout), Alone: p.KillScope == "process", MaxAge: p.MaxAge, MaxMemory: p.MaxMemory,
-		Proof: func(n int) func(context.Context, *supervisor.Child) error { return d.proofOf(p, n) },
-		Spec:  func(n int) (supervisor.Spec, error) { return d.specOf(p, n) },
+		StopSignal: p.StopSignal, StopTimeout: stopTimeout(p.StopTimeout), Alone: p.KillScope == "process",
+		Limits: supervisor.Limits{MaxAge: p.MaxAge, MaxMemory: p.MaxMemory},
+		Proof:  func(n int) func(context.Context, *supervisor.Child) error { return d.proofOf(p, n) },
+		Spec:   func(n int) (supervisor.Spec, error) { return d.specOf(p, n) },
 	}
 	if times, err := p.Times(); err == nil && times != nil { // else it was refused when it was read
 		one.Plan = &schedule.Plan{Times: times, Overlap: schedule.Overlap(p.Overlap), Missed: schedule.Missed(p.Missed)}

@@ -44,8 +44,7 @@ type Program struct {
 	StopTimeout   time.Duration // supervisor.Forever: as long as it takes
 	Alone         bool          // its end is that of its main process, see supervisor.Policy
 
-	MaxAge    time.Duration // older is restarted, give or take 10 %; 0: no limit
-	MaxMemory int64         // bytes, of the whole tree; larger is restarted; 0: no limit
+	supervisor.Limits // a process past them is restarted
 
 	// Plan is when it runs; nil: all the time.
 	Plan *schedule.Plan
