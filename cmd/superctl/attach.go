@@ -16,6 +16,7 @@ import (
 func (c *cli) clearCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "clear NAME…", Short: "empty the logs of processes, those on disk and those in memory",
+		Long: named("empty the logs of processes, those on disk and those in memory"),
 		Args: arguments(1, -1, names), ValidArgsFunction: c.completeProcesses,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var all []control.ProcessResult

@@ -19,6 +19,7 @@ func (c *cli) logsCommand() *cobra.Command {
 	var since, until string
 	cmd := &cobra.Command{
 		Use: "logs [-f] [-n N] NAME…", Short: "print what processes wrote",
+		Long: named("print what processes wrote"),
 		Args: arguments(1, -1, names), ValidArgsFunction: c.completeProcesses,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if q.Lines < 0 {

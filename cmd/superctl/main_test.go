@@ -321,6 +321,18 @@ func TestWaitDrained(t *testing.T) {
 	}
 }
 
+// Who asks for help is told that more than apps can be named.
+func TestHelpSaysWhatCanBeNamed(t *testing.T) {
+	for _, verb := range []string{"start", "stop", "restart", "scale", "signal", "logs", "clear"} {
+		got := run(t, false, verb, "--help")
+		for _, kind := range []string{"NAME: ", "shop/emails", "a program", "a group"} {
+			if got.code != 0 || !strings.Contains(got.out, kind) {
+				t.Errorf("%s --help does not name %q: %+v", verb, kind, got)
+			}
+		}
+	}
+}
+
 func TestOrdersArriveAsMeant(t *testing.T) {
 	f := &fakeDaemon{apps: []string{"shop"}}
 	socket := superd(t, f)

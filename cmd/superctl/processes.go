@@ -11,7 +11,7 @@ import (
 	"superd/control"
 )
 
-const names = "NAME: an app, shop/fpm, shop/emails, shop/emails:3, a pattern such as shop/*, or all"
+const names = "NAME: an app, shop/fpm, shop/emails, shop/emails:3; a program, nginx:0; a group; a pattern such as shop/*; or all"
 
 func (c *cli) startCommand() *cobra.Command {
 	return c.verb("start NAME…", "start what was stopped", 1, names, func(args []string) ([]control.ProcessOrder, error) {
@@ -41,13 +41,16 @@ func (c *cli) signalCommand() *cobra.Command {
 }
 
 func (c *cli) scaleCommand() *cobra.Command {
-	return c.verb("scale POOL NUMBER", "change how many workers a pool has, until superd starts anew", 2, "POOL and NUMBER", func(args []string) ([]control.ProcessOrder, error) {
+	cmd := c.verb("scale NAME NUMBER", "change how many processes a pool or a program has", 2, "NAME and NUMBER", func(args []string) ([]control.ProcessOrder, error) {
 		n, err := strconv.Atoi(args[1])
 		if err != nil || n < 0 || len(args) > 2 {
-			return nil, usage("scale takes one POOL and a NUMBER of workers, such as: superctl scale shop/emails 10")
+			return nil, usage("scale takes one NAME and a NUMBER of processes, such as: superctl scale shop/emails 10")
 		}
 		return each(args[:1], control.ProcessOrder{Verb: control.VerbScale, Processes: n}), nil
 	})
+	cmd.Long = "scale changes how many processes a pool or a program has, until all is stopped (a reboot, a\nshutdown) or the configuration has another number.\n\n" +
+		"NAME: shop/emails, a program, or a group, for each of its members"
+	return cmd
 }
 
 // doubtfulFirst puts orders for names that are not in the status ahead of the others,
@@ -82,10 +85,13 @@ func each(names []string, like control.ProcessOrder) []control.ProcessOrder {
 	return orders
 }
 
+// named is what the help of a command says that takes names.
+func named(short string) string { return short + "\n\n" + names }
+
 // verb is a command that does one thing to processes and prints what came of it.
 func (c *cli) verb(use, short string, least int, what string, orders func([]string) ([]control.ProcessOrder, error)) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Args: arguments(least, -1, what), ValidArgsFunction: c.completeProcesses,
+		Use: use, Short: short, Long: named(short), Args: arguments(least, -1, what), ValidArgsFunction: c.completeProcesses,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all, err := orders(args)
 			if err != nil {
