@@ -203,10 +203,18 @@ func (c *Client) ask(ctx context.Context, method, path string, body any) (*http.
 	}
 	request.Header.Set("Content-Type", jsonType)
 	response, err := c.http.Do(request)
+	if method == http.MethodGet && brokeOff(err) && ctx.Err() == nil {
+		response, err = c.http.Do(request) // superd has just been replaced; to read twice does no harm
+	}
 	if err != nil {
 		return nil, c.unreachable(ctx, err)
 	}
 	return response, nil
+}
+
+// brokeOff tells whether a connection has ended before an answer.
+func brokeOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
 // errorIn is the error that an answer is, nil when it is none. That all is not well

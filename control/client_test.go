@@ -1,7 +1,9 @@
 package control
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -59,6 +61,45 @@ func TestClientSaysWhatToDo(t *testing.T) {
 	}
 	closing.Close()
 	<-accepted
+}
+
+// A superd that is replaced while it reads a question is asked once more; what changes
+// something is not said twice.
+func TestClientAsksAgain(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan string, 9)
+	served := make(chan struct{})
+	go func() { // ends with the listener
+		defer close(served)
+		for n := 1; ; n++ {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			asked <- line
+			if n == 2 {
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{\"healthy\":true}")
+			}
+			c.Close()
+		}
+	}()
+	c := NewClient(path)
+	if health, err := c.Health(t.Context()); err != nil || !health.Healthy {
+		t.Errorf("%+v, %v", health, err)
+	}
+	if _, err := c.Rollback(t.Context(), "shop", RollbackRequest{}); err == nil {
+		t.Error("nobody answered, and that is no error")
+	}
+	l.Close()
+	<-served
+	if len(asked) != 3 {
+		t.Errorf("%d questions", len(asked))
+	}
 }
 
 func TestClientIsNotPermitted(t *testing.T) {

@@ -54,10 +54,11 @@ func NewServer(o Options) *Server {
 // connected.
 func (s *Server) SetRules(rules []Rule) { s.rules.Store(&rules) }
 
-// What a client may cost. A request is small and its sender is on this machine.
+// What a client may cost. A request is small and its sender is on this machine, which may
+// be so busy that he comes to write it only after seconds: just then he is in need of it.
 const (
-	headerPatience = 2 * time.Second
-	bodyPatience   = 5 * time.Second // with the header
+	headerPatience = 5 * time.Second
+	bodyPatience   = 10 * time.Second // with the header
 	idlePatience   = 15 * time.Second
 	writePatience  = 10 * time.Second // for each write
 	stopPatience   = 5 * time.Second
