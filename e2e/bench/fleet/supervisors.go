@@ -182,42 +182,37 @@ func supervisord(dir string, programs []string) (*running, error) {
 
 // runit has one runsv for each program. For a program that writes, svlogd.
 func runit(dir string, programs []string) (*running, error) {
-	svc := filepath.Join(dir, "svc")
-	if err := scripts(svc, "run", programs); err != nil {
+	log := logOf(dir)
+	err := errors.Join(os.MkdirAll(log, 0o755), os.WriteFile(filepath.Join(log, "config"), []byte("s4294967295\n"), 0o644))
+	if err != nil {
 		return nil, err
 	}
-	log := filepath.Join(dir, "log0")
-	if len(programs) == 1 {
-		at := filepath.Join(svc, "p0", "log")
-		script := fmt.Sprintf("#!/bin/sh\nexec svlogd %s\n", log)
-		err := errors.Join(os.MkdirAll(at, 0o755), os.MkdirAll(log, 0o755), os.WriteFile(filepath.Join(log, "config"), []byte("s4294967295\n"), 0o644),
-			os.WriteFile(filepath.Join(at, "run"), []byte(script), 0o755))
-		if err != nil {
-			return nil, err
-		}
-	}
-	return &running{
-		cmd: exec.CommandContext(context.Background(), "runsvdir", svc),
-		bye: syscall.SIGHUP, log: filepath.Join(log, "current"),
-	}, nil
+	return scanned(dir, programs, syscall.SIGHUP, "svlogd "+log, "runsvdir")
 }
 
 // s6 has one s6-supervise for each program. For a program that writes, s6-log.
 func s6(dir string, programs []string) (*running, error) {
+	return scanned(dir, programs, syscall.SIGTERM, "s6-log s268435455 n100 "+logOf(dir), "s6-svscan", "-c", "4000")
+}
+
+func logOf(dir string) string { return filepath.Join(dir, "log0") }
+
+// scanned runs them under one that supervises whatever it finds in a directory, and gives
+// what a single one writes to logger.
+func scanned(dir string, programs []string, bye syscall.Signal, logger string, argv ...string) (*running, error) {
 	svc := filepath.Join(dir, "svc")
 	if err := scripts(svc, "run", programs); err != nil {
 		return nil, err
 	}
-	log := filepath.Join(dir, "log0")
 	if len(programs) == 1 {
 		at := filepath.Join(svc, "p0", "log")
-		script := fmt.Sprintf("#!/bin/sh\nexec s6-log s268435455 n100 %s\n", log)
+		script := "#!/bin/sh\nexec " + logger + "\n"
 		if err := errors.Join(os.MkdirAll(at, 0o755), os.WriteFile(filepath.Join(at, "run"), []byte(script), 0o755)); err != nil {
 			return nil, err
 		}
 	}
 	return &running{
-		cmd: exec.CommandContext(context.Background(), "s6-svscan", "-c", "4000", svc),
-		bye: syscall.SIGTERM, log: filepath.Join(log, "current"),
+		cmd: exec.CommandContext(context.Background(), argv[0], append(argv[1:], svc)...),
+		bye: bye, log: filepath.Join(logOf(dir), "current"),
 	}, nil
 }
