@@ -18,7 +18,7 @@ type site struct {
 	t      *testing.T
 	redis  *lab.Redis
 	superd *lab.Server
-	nginx  *lab.Nginx
+	nginx  *lab.WebServer
 }
 
 // newLab is a lab that ends with the test, with Redis and good releases r1 and r2,

@@ -46,7 +46,7 @@ type demo struct {
 	began  time.Time
 	lab    *lab.Lab
 	redis  *lab.Redis
-	nginx  *lab.Nginx
+	nginx  *lab.WebServer
 	calls  []call
 	spans  []load.Span
 	killed time.Time // superd

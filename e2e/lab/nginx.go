@@ -1,22 +1,11 @@
 package lab
 
-import (
-	"fmt"
-	"net"
-	"os"
-	"syscall"
-)
-
-// Nginx is the web server in front.
-type Nginx struct {
-	*Server
-	URL string
-}
+import "fmt"
 
 // StartNginx serves the shop from PHP behind socket. root is the variable that says
 // where scripts are: $document_root goes through the link current for each file,
 // $realpath_root resolves it once per request.
-func (l *Lab) StartNginx(socket, root string) (*Nginx, error) {
+func (l *Lab) StartNginx(socket, root string) (*WebServer, error) {
 	return l.StartFront(Front{PHP: "unix:" + socket, Root: root})
 }
 
@@ -37,36 +26,24 @@ func (f Front) upstream() string {
 }
 
 // StartFront starts that nginx, on a port of its own.
-func (l *Lab) StartFront(f Front) (*Nginx, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	name := fmt.Sprintf("nginx-%d", port)
-	home := l.Path(name)
-	if err := os.MkdirAll(home, 0o755); err != nil {
-		return nil, fmt.Errorf("start nginx: %w", err)
-	}
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	conf := fmt.Sprintf(nginxConf, home, address, l.Path("shop", "current", "public"), f.upstream(), f.Root, map[bool]string{true: "on", false: "off"}[f.Keep > 0])
-	if err := os.WriteFile(home+"/nginx.conf", []byte(conf), 0o644); err != nil {
-		return nil, fmt.Errorf("start nginx: %w", err)
-	}
-	s, err := l.run(&Server{Name: name, stop: syscall.SIGTERM}, nil,
-		"nginx", "-p", home, "-c", home+"/nginx.conf", "-e", home+"/error.log", "-g", "daemon off;")
-	if err != nil {
-		return nil, err
-	}
-	return &Nginx{Server: s, URL: "http://" + address}, s.ready(func() bool {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			return false
-		}
-		return c.Close() == nil
+func (l *Lab) StartFront(f Front) (*WebServer, error) {
+	return l.serveWithNginx(func(address string) string {
+		return fmt.Sprintf(front, address, l.Path("shop", "current", "public"), f.upstream(), f.Root, map[bool]string{true: "on", false: "off"}[f.Keep > 0])
 	})
 }
 
-const nginxConf = `
+// serveWithNginx starts an nginx with a site, which it is given the address for.
+func (l *Lab) serveWithNginx(site func(address string) string) (*WebServer, error) {
+	home, address, err := l.place("nginx")
+	if err != nil {
+		return nil, err
+	}
+	conf := home + "/nginx.conf"
+	return l.serve("nginx", address, conf, fmt.Sprintf(nginxAround, home, site(address)), nil,
+		"nginx", "-p", home, "-c", conf, "-e", home+"/error.log", "-g", "daemon off;")
+}
+
+const nginxAround = `
 user www-data;
 worker_processes 2;
 worker_rlimit_nofile 20000;
@@ -80,17 +57,21 @@ http {
 	proxy_temp_path %[1]s/proxy;
 	scgi_temp_path %[1]s/scgi;
 	uwsgi_temp_path %[1]s/uwsgi;
-	keepalive_requests 1000000;
-	%[4]s
+	%[2]s
+}
+`
+
+const front = `keepalive_requests 1000000;
+	%[3]s
 	server {
-		listen %[2]s backlog=4096;
-		root %[3]s;
+		listen %[1]s backlog=4096;
+		root %[2]s;
 		location / {
 			fastcgi_pass php;
-			fastcgi_keep_conn %[6]s;
+			fastcgi_keep_conn %[5]s;
 			fastcgi_read_timeout 60s;
-			fastcgi_param SCRIPT_FILENAME %[5]s/index.php;
-			fastcgi_param DOCUMENT_ROOT %[5]s;
+			fastcgi_param SCRIPT_FILENAME %[4]s/index.php;
+			fastcgi_param DOCUMENT_ROOT %[4]s;
 			fastcgi_param SCRIPT_NAME /index.php;
 			fastcgi_param REQUEST_URI $request_uri;
 			fastcgi_param DOCUMENT_URI $document_uri;
@@ -106,5 +87,4 @@ http {
 			fastcgi_param HTTP_HOST $http_host;
 		}
 	}
-}
 `

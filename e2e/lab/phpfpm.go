@@ -2,7 +2,6 @@ package lab
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -27,13 +26,7 @@ func (l *Lab) StartPHPFPM(name string, children int, timeout, redis string, more
 	if err != nil {
 		return nil, err
 	}
-	return &PHPFPM{Server: s, Socket: socket}, s.ready(func() bool {
-		c, err := net.Dial("unix", socket)
-		if err != nil {
-			return false
-		}
-		return c.Close() == nil
-	})
+	return &PHPFPM{Server: s, Socket: socket}, s.listens("unix", socket)
 }
 
 const phpfpmConf = `[global]

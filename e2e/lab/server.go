@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,6 +116,17 @@ func (s *Server) ready(is func() bool) error {
 		}
 	}
 	return nil
+}
+
+// listens waits until it can be connected to.
+func (s *Server) listens(network, address string) error {
+	return s.ready(func() bool {
+		c, err := net.Dial(network, address)
+		if err != nil {
+			return false
+		}
+		return c.Close() == nil
+	})
 }
 
 // Tail is the end of what it wrote.

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"syscall"
@@ -29,13 +28,7 @@ func (l *Lab) StartSupervisedPHPFPM(children int, redis string) (*SupervisedPHPF
 	if err != nil {
 		return nil, err
 	}
-	return &SupervisedPHPFPM{Server: s, Socket: socket, conf: conf}, s.ready(func() bool {
-		c, err := net.Dial("unix", socket)
-		if err != nil {
-			return false
-		}
-		return c.Close() == nil
-	})
+	return &SupervisedPHPFPM{Server: s, Socket: socket, conf: conf}, s.listens("unix", socket)
 }
 
 // Restart is `supervisorctl restart`: the old master is stopped, then a new one started.

@@ -2,21 +2,20 @@ package lab
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"syscall"
 )
 
-// A WebServer serves a site: the part of its configuration that docs/webservers.md
-// has for people to copy. Each of them is given the address, the directory and the
-// socket of the lab in place of the ones in the page.
+// A WebServer is one in front of PHP.
 type WebServer struct {
 	*Server
 	URL string
 }
 
-// A Site is what a web server is to serve.
+// A Site is what a web server is to serve: the part of its configuration that
+// docs/webservers.md has for people to copy. Each of them is given the address, the
+// directory and the socket of the lab in place of the ones in the page.
 type Site struct {
 	Text   string // of the configuration, with the paths of the page
 	Root   string // where files are
@@ -34,13 +33,7 @@ func (s Site) at(address string) string {
 
 // ServeWithNginx serves a site with nginx.
 func (l *Lab) ServeWithNginx(s Site) (*WebServer, error) {
-	home, address, err := l.place("nginx")
-	if err != nil {
-		return nil, err
-	}
-	conf := home + "/nginx.conf"
-	return l.serve("nginx", address, conf, fmt.Sprintf(nginxAround, home, s.at(address)), nil,
-		"nginx", "-p", home, "-c", conf, "-e", home+"/error.log", "-g", "daemon off;")
+	return l.serveWithNginx(s.at)
 }
 
 // ServeWithApache serves a site with Apache and mod_proxy_fcgi, as Debian has it.
@@ -95,33 +88,10 @@ func (l *Lab) serve(name, address, conf, text string, env []string, argv ...stri
 	if err != nil {
 		return nil, err
 	}
-	return &WebServer{Server: s, URL: "http://" + address}, s.ready(func() bool {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			return false
-		}
-		return c.Close() == nil
-	})
+	return &WebServer{Server: s, URL: "http://" + address}, s.listens("tcp", address)
 }
 
-// What a distribution's package has around the site.
-
-const nginxAround = `
-user www-data;
-worker_processes 2;
-pid %[1]s/pid;
-error_log %[1]s/error.log warn;
-events { worker_connections 4096; }
-http {
-	access_log off;
-	client_body_temp_path %[1]s/body;
-	fastcgi_temp_path %[1]s/fastcgi;
-	proxy_temp_path %[1]s/proxy;
-	scgi_temp_path %[1]s/scgi;
-	uwsgi_temp_path %[1]s/uwsgi;
-	%[2]s
-}
-`
+// What a distribution's package has around the site; for nginx see nginx.go.
 
 const apacheAround = `
 ServerRoot %[1]s
