@@ -82,7 +82,7 @@ func (p *program) order(o *orders) {
 		delete(o.Runs, p.Name)
 		return
 	}
-	if p.down && p.Autostart {
+	if p.down {
 		o.Stopped = append(o.Stopped, p.Name)
 	}
 	for n := range p.stopped {
@@ -178,6 +178,7 @@ func (p *program) recall(m memory) {
 	if m.Configured == p.Processes {
 		p.processes = m.Processes
 		p.fill()
+		p.obey(p.set.orders) // also about those that there were not as configured
 	}
 	if m.Started && !p.set.orders.isStopped(p.Name) {
 		p.down = false

@@ -143,6 +143,10 @@ func (s *Set) Start(ctx context.Context, names ...string) (Results, error) {
 		return nil, err
 	}
 	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return nil, ErrStopping
+	}
 	units, results := s.means(names)
 	s.want(known(results), true)
 	s.pull(units)
@@ -281,6 +285,10 @@ func (s *Set) Restart(ctx context.Context, names ...string) (Results, error) {
 		return nil, err
 	}
 	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return nil, ErrStopping
+	}
 	units, results := s.means(names)
 	s.want(known(results), true)
 	s.pull(units)
@@ -367,7 +375,7 @@ func (s *Set) takeDown(units []*unit, now bool, then func(*unit)) <-chan map[*un
 		done <- s.descend(ctx, units, func(u *unit) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if u.held--; then != nil && ctx.Err() == nil {
+			if u.held--; then != nil && ctx.Err() == nil && !s.closing {
 				then(u)
 			}
 			s.announce()
@@ -498,14 +506,15 @@ func (s *Set) Scale(ctx context.Context, name string, processes int) error {
 func (p *program) scale(processes int) <-chan map[*unit]error {
 	s := p.set
 	p.processes = processes
-	for n := range p.stopped {
-		if n >= processes {
-			delete(p.stopped, n)
-		}
+	was := len(p.stopped)
+	maps.DeleteFunc(p.stopped, func(n int, _ bool) bool { return n >= processes })
+	if len(p.stopped) < was {
+		p.order(&s.orders)
+		s.write()
 	}
 	p.fill()
 	s.dirty = true
-	return s.takeDown(slices.Clone(p.units[min(processes, len(p.units)):]), false, nil)
+	return s.takeDown(slices.Clone(p.units[processes:]), false, nil)
 }
 
 // StopAll ends every program, and returns when nothing of them lives or ctx ends. Those
@@ -514,6 +523,7 @@ func (p *program) scale(processes int) <-chan map[*unit]error {
 func (s *Set) StopAll(ctx context.Context, apps func()) error {
 	s.mu.Lock()
 	s.closing = true
+	s.announce()
 	first := map[string]bool{}
 	var rest, early []*unit
 	for more := true; more; { // who comes after one that goes first goes before it
@@ -569,6 +579,9 @@ func (s *Set) Apply(programs []Program) {
 			leaving = append(leaving, p.units...)
 		}
 	}
+	if len(leaving) > 0 {
+		s.write()
+	}
 	s.takeDown(leaving, false, nil)
 }
 
@@ -578,6 +591,7 @@ func (p *program) apply(is Program) {
 	p.Program = is
 	if p.removed { // it comes back before it has gone
 		p.removed, p.down = false, !is.Autostart
+		clear(p.stopped)
 	}
 	for _, u := range p.units {
 		u.process.SetPolicy(u.policy())

@@ -110,7 +110,7 @@ type Status struct {
 
 // comesAfter tells whether p starts after, and so stops before, program q.
 func (p *Program) comesAfter(q string) bool {
-	return slices.Contains(p.After, "program."+q) || slices.Contains(p.Requires, "program."+q)
+	return slices.Contains(p.After, "program."+q)
 }
 
 // before are the programs that p comes after, and others of that kind: apps.

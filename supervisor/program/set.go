@@ -173,7 +173,10 @@ func (s *Set) conduct(now time.Time) time.Duration {
 			s.forget(p)
 			continue
 		}
-		p.waits, p.polls = s.waitsFor(p)
+		was := p.waits
+		if p.waits, p.polls = s.waitsFor(p); p.waits != was {
+			s.stir() // who waits for p is to hear what for
+		}
 		if p.polls {
 			again = min(again, appEvery)
 		}
@@ -254,15 +257,19 @@ func (s *Set) heard(p *program) {
 		s.announce()
 		return
 	}
-	close(s.changed)
-	s.changed = make(chan struct{})
+	s.stir()
 }
 
 // announce lets everyone who waits look again, and Run. The mutex is held.
 func (s *Set) announce() {
+	s.stir()
+	s.rouse()
+}
+
+// stir lets everyone who waits look again. The mutex is held.
+func (s *Set) stir() {
 	close(s.changed)
 	s.changed = make(chan struct{})
-	s.rouse()
 }
 
 // rouse lets Run look again.
