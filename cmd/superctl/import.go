@@ -52,11 +52,18 @@ func (c *cli) importFile(path, output string, apps bool) error {
 	for _, f := range result.Findings {
 		fmt.Fprintln(c.talk, f)
 	}
-	fmt.Fprintf(c.talk, "%d programs, %d differences to read above; superctl check FILE tells whether the result is fine on this machine\n", len(result.Programs), len(result.Findings))
+	fmt.Fprintf(c.talk, "%s, %s to read above; superctl check FILE tells whether the result is fine on this machine\n", counted(len(result.Programs), "program"), counted(len(result.Findings), "difference"))
 	if output == "" {
 		_, err = fmt.Fprint(c.out, result.TOML)
 	}
 	return err
+}
+
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // importRefused tells why supervisord itself does not take the file.

@@ -88,3 +88,12 @@ func TestImportRefuses(t *testing.T) {
 		t.Errorf("no such file: exit %d, %s", code, talk)
 	}
 }
+
+func TestImportCounts(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]string{0: "0 programs", 1: "1 program", 2: "2 programs"} {
+		if got := counted(n, "program"); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -266,7 +266,9 @@ func (p *plan) allow(w *tomlWriter, s Server, kind, name string, known bool) {
 	p.find(Note, s.section, "chown", "%s %s may do everything, as before; role = \"operate\" would let it start and stop only", kind, name)
 }
 
-func (o Options) userKnown(name string) bool  { return o.UserKnown == nil || o.UserKnown(name) }
+func (o Options) userKnown(name string) bool {
+	return !strings.ContainsRune(name, openMark) && (o.UserKnown == nil || o.UserKnown(name))
+}
 func (o Options) groupKnown(name string) bool { return o.GroupKnown == nil || o.GroupKnown(name) }
 
 // group writes a [group.x]. Its members may have become an app.
@@ -319,24 +321,15 @@ func (p *plan) unit(w *tomlWriter, u *unit) {
 }
 
 func (p *plan) command(w *tomlWriter, u *unit) {
-	words, err := argv(u.process.Command)
-	if err != nil {
-		return // layProgram has refused it
-	}
+	words, s := u.words, u.program.section
 	all := make([]string, len(words))
 	for i, word := range words {
 		all[i] = text(word)
 	}
 	w.key("command", quotedAll(all))
-	s := u.program.section
-	for _, name := range variables(u.process.Command) {
-		value, set := p.opts.LookupEnv(name)
-		switch {
-		case !set:
-			p.find(Changed, s, "command", "{env:%s} is what the environment of superd will say, and it is not set here; superd needs it when the program starts", name)
-		case strings.ContainsAny(value, " \t\n'\"\\"):
-			p.find(Changed, s, "command", "%s has spaces or quotes in it: supervisord split it into words, superd takes it as one argument", name)
-		}
+	p.fromEnvironment(u)
+	if len(words) == 2 && words[0] == "/usr/bin/env" && strings.ContainsAny(words[1], " \t") {
+		p.find(Note, s, "command", "is one word with spaces in it, so what is run is a program of that whole name; take the quotes out if the rest is its arguments")
 	}
 	shell := words[0][strings.LastIndexByte(words[0], '/')+1:]
 	if slices.Contains([]string{"sh", "bash", "dash", "zsh"}, shell) && len(words) > 2 && words[1] == "-c" && !strings.Contains(words[2], "exec ") {
@@ -344,6 +337,20 @@ func (p *plan) command(w *tomlWriter, u *unit) {
 	}
 	if i := slices.IndexFunc(words, func(word string) bool { return strings.Contains(word, "/releases/") }); i >= 0 {
 		p.find(Note, s, "command", "names one release, %s: after a switch it still runs that one; use the link current, or make it an app", text(words[i]))
+	}
+}
+
+// fromEnvironment tells what becomes of the variables in a command.
+func (p *plan) fromEnvironment(u *unit) {
+	s, templates := u.program.section, variables(strings.Join(u.words, " "))
+	for _, name := range variables(u.process.Command) {
+		_, set := p.opts.LookupEnv(name)
+		switch {
+		case !set:
+			p.find(Changed, s, "command", "{env:%s} is what the environment of superd will say, as one argument, and it is not set here; supervisord split it into words: if it is several, set it and import again, such as: %s=… superctl import …", name, name)
+		case !slices.Contains(templates, name):
+			p.find(Changed, s, "command", "%s is written out as it is set here, for supervisord splits it into words and superd takes {env:%s} as one; import again when it changes", name, name)
+		}
 	}
 }
 
@@ -388,6 +395,11 @@ func (p *plan) user(w *tomlWriter, u *unit) {
 	case user == "":
 	case p.opts.userKnown(user):
 		w.text("user", user)
+	case strings.ContainsRune(user, openMark):
+		name := variables(user)[0]
+		p.find(Changed, s, key, "needs %s from the environment of supervisord, and it is not set here; until user is written, the program is not started and belongs to nobody. Set it and import again, such as: %s=… superctl import …", name, name)
+		w.comment("user was %s from the environment: write who that is and take autostart = false out", name)
+		w.text("user", "nobody")
 	default:
 		p.find(Changed, s, key, "there is no user %q on this machine; until there is, the program is not started and belongs to nobody: create the user, then set user and take autostart = false out", short(user))
 		w.comment("user %q is not on this machine: create it, write it here and take autostart = false out", user)
@@ -454,11 +466,7 @@ func (p *plan) stop(w *tomlWriter, u *unit) {
 
 // jobs compares how long a queue worker may take with how long it gets.
 func (p *plan) jobs(u *unit) {
-	words, err := argv(u.process.Command)
-	if err != nil {
-		return
-	}
-	for _, word := range words {
+	for _, word := range u.words {
 		limit, ok := strings.CutPrefix(word, "--timeout=")
 		n, err := integer(limit)
 		if ok && err == nil && n >= u.process.StopWaitSecs {

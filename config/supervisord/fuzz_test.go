@@ -18,6 +18,9 @@ func FuzzImport(f *testing.F) {
 	}
 	f.Add("[supervisord]\n[program:a]\ncommand=a %(process_num)0999d\nnumprocs=3\nprocess_name=%(process_num)x\n")
 	f.Add("[supervisord]\n[program:\x01]\ncommand='a b'\nenvironment=a.b=1,A=\"\x7f\"\n[group:all]\nprograms=\x01\n")
+	f.Add("; env:A= B=' C=\\ D=x\n[supervisord]\n[program:a]\ncommand=%(ENV_A)s %(ENV_D)s \"%(ENV_B)s\" %(ENV_C)s\nuser=%(ENV_NOT)s\n")
+	f.Add("; env:A=\n[program:a]\ncommand=%(ENV_A)s\nuser={{ user }}\nstdout_logfile=/a\nstderr_logfile=/a\n[program:b]\ncommand=b\n  user=c\nstdout_logfile=/a\nstderr_logfile=/a\n")
+	f.Add("[program:a]\ncommand=\"a b\"\nstdout_logfile=/dev/stderr\nstderr_logfile=/dev/fd/2\n{% if a = b %}\ndependent_startup_wait_for=b:running\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		if len(text) > 4096 {
 			return // size finds nothing here

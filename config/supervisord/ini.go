@@ -161,6 +161,7 @@ func (r *lineReader) line(number int, line string) bool {
 	}
 	indent := len([]rune(line)) - len([]rune(strings.TrimLeftFunc(line, isSpace)))
 	if r.key != "" && indent > r.indent {
+		r.swallowed(number, value)
 		r.parts = append(r.parts, value)
 		r.at.cut = joined(r.at.cut, cut)
 		return true
@@ -176,6 +177,14 @@ func (r *lineReader) line(number int, line string) bool {
 	}
 	r.option(number, value, cut)
 	return true
+}
+
+// swallowed tells of a line that reads like a key and is none, for it is indented.
+func (r *lineReader) swallowed(number int, value string) {
+	key, _, assigned := strings.Cut(value, "=")
+	if key = strings.TrimSpace(key); assigned && (slices.Contains(programKeys, key) || slices.Contains(daemonKeys, key)) {
+		r.into.tell(r.file, number, r.section.name, r.key, fmt.Sprintf("goes on in this line, for it is indented: to supervisord too, %q is a part of the value and no key", short(value)))
+	}
 }
 
 func joined(a, b string) string { return strings.TrimSpace(a + " " + b) }

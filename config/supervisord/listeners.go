@@ -22,7 +22,7 @@ func (p *plan) listeners() []string {
 			p.find(Note, program.section, "", "has no process, and is not in the result")
 			continue
 		}
-		words, err := argv(program.Processes[0].Command)
+		words, err := p.words(program.Processes[0].Command)
 		if err != nil {
 			p.refuse(program.section, "its command %v; supervisord could never start it", err)
 			continue

@@ -64,8 +64,8 @@ func (p *plan) appName(root string) string {
 
 // releaseRoot is the directory above current for a PHP worker; "" is none.
 func releaseRoot(u *unit) string {
-	words, err := argv(u.process.Command)
-	if err != nil || !strings.HasPrefix(filepath.Base(words[0]), "php") {
+	words := u.words
+	if !strings.HasPrefix(filepath.Base(words[0]), "php") {
 		return ""
 	}
 	script := slices.IndexFunc(words[1:], func(word string) bool {
@@ -124,11 +124,8 @@ func (a *offer) write(w *tomlWriter) {
 	for _, u := range a.work {
 		one := u.process
 		w.line("\n[app.%s.worker.%s]", bareKey(a.name), bareKey(strings.ReplaceAll(u.name, ".", "_")))
-		words, err := argv(one.Command)
-		if err != nil {
-			continue // it would be no unit
-		}
-		for i, word := range words {
+		words := make([]string, len(u.words))
+		for i, word := range u.words {
 			words[i] = text(word)
 			if inside, ok := strings.CutPrefix(word, a.root+"/current/"); ok {
 				words[i] = "{release_dir}/" + text(inside)

@@ -62,9 +62,15 @@ func (p *plan) destination(u *unit, name string, s Stream) string {
 		}
 		return "syslog"
 	case s.Log == logAuto:
+		p.temporary = true
 		return "file"
 	case s.Log == logNone:
 		return "none"
+	case device(s.Log) == "inherit":
+		if !ordinary(s.Log) {
+			p.find(Changed, section, name+"_logfile", "went to %s; superd writes what its programs inherit to its standard output", s.Log)
+		}
+		return "inherit"
 	case device(s.Log) != "":
 		return device(s.Log)
 	case strings.HasPrefix(s.Log, "/") || strings.HasPrefix(s.Log, string(openMark)):
@@ -151,6 +157,9 @@ func (p *plan) general() {
 		for _, text := range everywhere {
 			p.conf.Findings = append(p.conf.Findings, Finding{Kind: Changed, Text: text})
 		}
+	}
+	if p.temporary {
+		p.conf.Findings = append(p.conf.Findings, Finding{Kind: Changed, Text: "every output without a logfile: superd keeps it in /var/log/superd/programs, both of a program in one file; supervisord kept two in childlogdir, until it was started again"})
 	}
 	if c, ok := p.conf.ini.named["supervisorctl"]; ok {
 		p.find(Ignored, c, "", "superctl finds superd by --socket or SUPERD_SOCKET, and needs none of this; supervisorctl itself is told -s unix:///run/superd/supervisor.sock")

@@ -115,6 +115,19 @@ func (p *part) text(key, usual string) (string, bool) {
 	return p.resolve(key, text), true
 }
 
+// account is user=. If the environment was to say it and does not, it stays a template:
+// without the key, the program would run as root.
+func (p *part) account() string {
+	at, _ := p.r.ini.get(p.section, "user")
+	_, err := p.r.now(p.values).format(at.value)
+	if unset, isUnset := errors.AsType[*missing](err); isUnset && strings.HasPrefix(unset.name, "ENV_") {
+		user, _ := p.later("user", "")
+		return user
+	}
+	user, _ := p.text("user", "")
+	return user
+}
+
 // resolve puts what the environment has in the place of templates that came in by
 // way of environment=.
 func (p *part) resolve(key, text string) string {
@@ -240,7 +253,7 @@ func (p *part) common() Process {
 		StopAsGroup:  parsed(p, "stopasgroup", "false", boolean),
 		ExitCodes:    parsed(p, "exitcodes", "0", exitCodes),
 		Redirect:     parsed(p, "redirect_stderr", "false", boolean),
-		User:         parsed(p, "user", "", as),
+		User:         p.account(),
 		Umask:        -1,
 		Stdout:       p.stream("stdout"),
 		Stderr:       p.stream("stderr"),
@@ -281,8 +294,8 @@ func (r *reader) process(p *part, one *Process, processName string) {
 	if one.Redirect {
 		one.Stderr.Log = logNone
 	}
-	var ok bool
-	if one.Command, ok = p.later("command", ""); !ok {
+	one.Command, _ = p.later("command", "")
+	if _, given := r.ini.get(p.section, "command"); !given {
 		r.fail(p.section, "command", "is not given: there is nothing to run")
 	}
 	name, err := r.symbolic(p.values).format(processName)

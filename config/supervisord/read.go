@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -76,6 +77,7 @@ type reader struct {
 	here  string
 	own   values          // ENV_… that [supervisord] environment= sets
 	told  map[string]bool // findings that are told once
+	looks *Error          // the first line that reads like one of a template
 	fails Errors
 }
 
@@ -92,6 +94,7 @@ func Read(path string, opts Options) (*Conf, error) {
 	if err != nil {
 		return nil, Errors{{File: path, Text: err.Error()}}
 	}
+	r.template(path, text)
 	r.fails = r.ini.read(path, text)
 	r.conf.Files = []string{path}
 	if len(r.fails) == 0 {
@@ -103,10 +106,25 @@ func Read(path string, opts Options) (*Conf, error) {
 		r.servers()
 		r.rest()
 	}
+	if len(r.fails) > 0 && r.looks != nil {
+		r.fails = append(r.fails, r.looks)
+	}
 	if len(r.fails) > 0 {
 		return nil, r.fails
 	}
 	return r.conf, nil
+}
+
+// ofTemplates begins what Jinja, ERB and Blade put in the place of something.
+var ofTemplates = regexp.MustCompile(`\{\{|\{%|<%|^\s*@(if|foreach|end)`)
+
+// template remembers the first line that looks as if the file were still to be made.
+func (r *reader) template(path, text string) {
+	for i, line := range lines(text) {
+		if r.looks == nil && comment(line) != 0 && ofTemplates.MatchString(line) {
+			r.looks = &Error{File: path, Line: i + 1, Text: fmt.Sprintf("looks like a line of a template, %q; import the file that is made of it", short(strip(line)))}
+		}
+	}
 }
 
 func (r *reader) surprise(file string, line int, section, key, text string) {
@@ -192,6 +210,7 @@ func (r *reader) includeAll(main string, s *section, pattern string) {
 			continue
 		}
 		r.conf.Files = append(r.conf.Files, path)
+		r.template(path, text)
 		bad := r.ini.read(path, text)
 		r.fails = append(r.fails, bad...)
 		if len(bad) == 0 {
@@ -229,7 +248,7 @@ func (r *reader) daemon() {
 	d.MinFDs = parsed(p, "minfds", "1024", integer)
 	d.MinProcs = parsed(p, "minprocs", "200", integer)
 	d.Directory = parsed(p, "directory", "", path)
-	d.User = parsed(p, "user", "", as)
+	d.User = p.account()
 	d.Umask = parsed(p, "umask", "022", octal)
 	d.LogLevel = parsed(p, "loglevel", "info", loggingLevel)
 	d.NoDaemon = parsed(p, "nodaemon", "false", boolean)
@@ -247,7 +266,6 @@ func (r *reader) daemon() {
 	}
 }
 
-func as(text string) (string, error)   { return text, nil }
 func path(text string) (string, error) { return expandUser(text), nil }
 
 // environment formats and splits an environment=.

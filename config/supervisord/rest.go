@@ -84,8 +84,12 @@ func (r *reader) unknown(s *section, known []string) {
 		if at.cut != "" && (key == "command" || key == "environment" || strings.Count(at.value, `"`)%2 == 1) {
 			r.find(Note, s, key, "is cut where a comment begins, as supervisord does it: %q is not part of the value", short(at.cut))
 		}
-		if !slices.Contains(known, key) {
-			r.find(Unhelpful, s, key, "is no key that supervisord knows in this section, so it never had an effect")
+		switch {
+		case slices.Contains(known, key):
+		case strings.HasPrefix(key, "dependent_startup"):
+			r.find(Changed, s, key, "is for supervisord_dependent_startup; superd orders starts itself: write after = […] and take autostart = false out")
+		default:
+			r.find(Unhelpful, s, key, "is no key that supervisord knows in this section, so it had no effect, unless something else reads it here")
 		}
 	}
 }

@@ -15,6 +15,7 @@ type unit struct {
 	name      string
 	program   *Program
 	process   *Process
+	words     []string // its command
 	processes int
 	listed    []string // as supervisorctl shows them
 	maxMemory int      // bytes, from a memmon; 0: none
@@ -29,6 +30,7 @@ type plan struct {
 	taken  map[string]bool
 	logs   map[string]string // files that are written to, and by which unit
 
+	temporary bool     // there is output that supervisord would throw away when it starts
 	refused   []string // sections that are in comments only
 	scheduled []string // programs that stand for an httpok
 	comments  []string
@@ -80,7 +82,7 @@ func (p *plan) layProgram(g *Group, program *Program) {
 		p.find(Note, program.section, "", "has no process, and is not in the result")
 		return
 	}
-	if _, err := argv(program.Processes[0].Command); err != nil {
+	if _, err := p.words(program.Processes[0].Command); err != nil {
 		p.refuse(program.section, "its command %v; supervisord could never start it", err)
 		return
 	}
@@ -92,6 +94,7 @@ func (p *plan) layProgram(g *Group, program *Program) {
 	}
 	if program.general != nil {
 		u := &unit{name: p.name(program.section, program.Name, g.Name), program: program, process: program.general, processes: len(program.Processes)}
+		u.words, _ = p.words(u.process.Command) // as long as the first one's
 		for _, one := range program.Processes {
 			u.listed = append(u.listed, namespec(g.Name, one.Name))
 		}
@@ -101,7 +104,12 @@ func (p *plan) layProgram(g *Group, program *Program) {
 	p.find(Changed, program.section, "numprocs", "its processes differ by their number in a way that superd's {slot}, 0, 1, 2 …, cannot say; each is a program of its own, in a group")
 	for i := range program.Processes {
 		one := &program.Processes[i]
-		p.units = append(p.units, &unit{name: p.name(program.section, one.Name, g.Name), program: program, process: one, processes: 1,
+		words, err := p.words(one.Command)
+		if err != nil {
+			p.refuse(program.section, "the command of %s %v; supervisord could never start it", short(one.Name), err)
+			continue
+		}
+		p.units = append(p.units, &unit{name: p.name(program.section, one.Name, g.Name), program: program, process: one, words: words, processes: 1,
 			listed: []string{namespec(g.Name, one.Name)}})
 	}
 }
@@ -188,6 +196,32 @@ func argv(command string) ([]string, error) {
 	return words, nil
 }
 
+// words splits a command as supervisord does, which puts the environment into it first.
+// A variable stays a template where that comes to the same; one with spaces in it, or
+// with nothing, would be one argument too many or too few, and is written out.
+func (p *plan) words(command string) ([]string, error) {
+	now := func(name string) string {
+		if value, set := p.opts.LookupEnv(name); set {
+			return value
+		}
+		return mark("env:" + name)
+	}
+	literal, err := argv(resolved(command, now))
+	if err != nil {
+		return nil, err
+	}
+	kept, err := argv(command)
+	if err != nil {
+		return literal, nil
+	}
+	for i, word := range kept {
+		if len(kept) != len(literal) || resolved(word, now) != literal[i] {
+			return literal, nil
+		}
+	}
+	return kept, nil
+}
+
 // sameFiles gives each program, and each process, a file of its own to write to:
 // under supervisord they may share one, and rotate it under each other.
 func (p *plan) sameFiles() {
@@ -195,8 +229,13 @@ func (p *plan) sameFiles() {
 	for _, u := range p.units {
 		own := *u.process
 		u.process = &own
+		one := own.Stderr.Log == own.Stdout.Log
 		p.ownFile(u, "stdout", &own.Stdout)
-		if !own.Redirect && own.Stderr.Log != own.Stdout.Log {
+		switch {
+		case own.Redirect:
+		case one: // its two outputs are lines of one file, whatever that is called now
+			own.Stderr.Log = own.Stdout.Log
+		default:
 			p.ownFile(u, "stderr", &own.Stderr)
 		}
 	}
@@ -230,6 +269,11 @@ func beforeExtension(path, more string) string {
 		return path[:at] + more + path[at:]
 	}
 	return path + more
+}
+
+// ordinary tells whether a device is supervisord's standard output.
+func ordinary(path string) bool {
+	return strings.HasSuffix(path, "/stdout") || strings.HasSuffix(path, "/1")
 }
 
 // device is where a path leads that is no file: what supervisord itself writes to, or
