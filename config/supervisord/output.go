@@ -168,7 +168,7 @@ func (p *plan) general() {
 
 // everywhere is what is different for all programs.
 var everywhere = []string{
-	"every program: after an exit superd waits before it starts it again, 0.5 s at first and more each time (backoff); supervisord started it at once when it had run for startsecs",
+	"every program: after an exit superd waits before it starts it again, 0.5 s at first and more each time (backoff), and gives up only with max_restarts; supervisord started it at once when it had run for startsecs, and gave up after startretries when it had not",
 	"every program: superd sets HOME, USER and LOGNAME for a program with a user; supervisord left those of root",
 	"every program: SUPERVISOR_ENABLED, SUPERVISOR_PROCESS_NAME, SUPERVISOR_GROUP_NAME and SUPERVISOR_SERVER_URL are not set; who needs one writes it into env",
 }

@@ -128,6 +128,12 @@ func (p *part) account() string {
 	return user
 }
 
+// given tells whether a key is written, whatever its value is.
+func (p *part) given(key string) bool {
+	_, ok := p.r.ini.get(p.section, key)
+	return ok
+}
+
 // resolve puts what the environment has in the place of templates that came in by
 // way of environment=.
 func (p *part) resolve(key, text string) string {

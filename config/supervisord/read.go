@@ -2,6 +2,7 @@ package supervisord
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -172,6 +173,11 @@ func (r *reader) include(main string) {
 		return
 	}
 	patterns, err := r.now(values{"here": r.here, "host_node_name": r.opts.Host}).format(files.value)
+	if unset, isUnset := errors.AsType[*missing](err); isUnset && strings.HasPrefix(unset.name, "ENV_") {
+		name := unset.name[len("ENV_"):]
+		r.fail(s, "files", "needs %s from the environment of supervisord, and it is not set here; set it and import again, such as: %s=… superctl import …", name, name)
+		return
+	}
 	if err != nil {
 		r.fail(s, "files", "%v", err)
 		return
@@ -409,7 +415,10 @@ func (r *reader) fcgi(p *part, g *Group) {
 			r.fail(p.section, "socket_mode", "%v", err)
 		}
 	}
-	g.Socket, _ = p.text("socket", "")
+	var known bool
+	if g.Socket, known = p.text("socket", ""); !known && p.given("socket") {
+		return // only the environment knows which; that is told
+	}
 	if g.Socket == "" {
 		r.fail(p.section, "socket", "an fcgi-program must have a socket, such as unix:///run/x.sock")
 		return
@@ -436,13 +445,15 @@ func (r *reader) servers() {
 func (r *reader) inet(p *part) {
 	server := Server{section: p.section, Authenticated: r.authenticated(p)}
 	port, ok := p.text("port", "")
-	if !ok {
+	if !p.given("port") {
 		r.fail(p.section, "port", "must be given")
 		return
 	}
-	var err error
-	if server.Host, server.Port, err = inetAddress(port); err != nil {
-		r.fail(p.section, "port", "%v", err)
+	if ok { // or only the environment knows it, and superd serves no address anyway
+		var err error
+		if server.Host, server.Port, err = inetAddress(port); err != nil {
+			r.fail(p.section, "port", "%v", err)
+		}
 	}
 	r.conf.Servers = append(r.conf.Servers, server)
 }
@@ -451,17 +462,33 @@ func (r *reader) unix(p *part) {
 	server := Server{section: p.section, Authenticated: r.authenticated(p), Chmod: parsed(p, "chmod", "0700", octal)}
 	file, ok := p.text("file", "")
 	if !ok {
-		r.fail(p.section, "file", "must be given")
-		return
+		if !p.given("file") {
+			r.fail(p.section, "file", "must be given")
+		}
+		return // or only the environment knows where; that is told
 	}
-	server.File = expandUser(strip(file))
+	server.File = r.absolute(p.section, expandUser(strip(file)))
 	server.Chown, _ = p.text("chown", "")
 	r.conf.Servers = append(r.conf.Servers, server)
 }
 
+// absolute is a socket as supervisord opens it: below the directory it is started in.
+func (r *reader) absolute(s *section, file string) string {
+	if filepath.IsAbs(file) {
+		return file
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return file
+	}
+	r.find(Changed, s, "file", "is relative to where supervisord is started, which is not known; taken is where this import runs")
+	return abs
+}
+
 func (r *reader) authenticated(p *part) bool {
-	_, user := p.text("username", "")
-	_, password := p.text("password", "")
+	p.text("username", "")
+	p.text("password", "")
+	user, password := p.given("username"), p.given("password")
 	if user != password {
 		r.fail(p.section, "username", "username and password must both be given, or none of them")
 	}

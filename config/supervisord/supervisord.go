@@ -130,14 +130,29 @@ func contents(path string) (string, error) {
 // readable refuses what is not text, and the characters that are used as marks.
 func readable(text string) error {
 	switch {
+	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"):
+		return errors.New("is text in UTF-16, which supervisord could not read either; convert it, such as with iconv -f utf-16 -t utf-8")
+	case strings.HasPrefix(text, "\ufeff"):
+		return errors.New("begins with a byte order mark, for which supervisord does not take it; save it as UTF-8 without one")
 	case !utf8.ValidString(text):
-		return errors.New("is not text in UTF-8, and supervisord could not read it either; convert it, such as with iconv -f latin1 -t utf8")
+		valid := strings.ToValidUTF8(text, "\ufffd")
+		line := strings.Count(text[:common(text, valid)], "\n") + 1
+		return fmt.Errorf("is not text in UTF-8 in line %d, and supervisord could not read it either; convert it, such as with iconv -f latin1 -t utf-8", line)
 	case strings.ContainsRune(text, 0):
 		return errors.New("has a NUL byte in it, which neither a command nor a variable can hold")
 	case strings.ContainsRune(text, openMark), strings.ContainsRune(text, closeMark):
 		return errors.New("has U+FDD0 or U+FDD1 in it, which are not characters; remove them")
 	}
 	return nil
+}
+
+// common is how many bytes two texts begin with alike.
+func common(a, b string) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
 }
 
 // reason is an error without the path, which the message has already.

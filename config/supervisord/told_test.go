@@ -153,6 +153,55 @@ func TestTold(t *testing.T) {
 			toml: `"{{{{.Names}}"]`,
 			not:  "template",
 		},
+		"a socket below a variable that is not set": {
+			conf: "[unix_http_server]\nfile=%(ENV_RUN)s/s.sock\n[program:web]\ncommand=web\n",
+			toml: "[program.web]",
+			tell: "s.conf:2: [unix_http_server] file: changed: needs RUN from the environment",
+			not:  "must be given",
+		},
+		"a port in a variable that is not set": {
+			conf: "[inet_http_server]\nport=%(ENV_PORT)s\n[program:web]\ncommand=web\n",
+			toml: "[program.web]",
+			tell: "s.conf:2: [inet_http_server] port: changed: superd serves supervisor's XML-RPC on a unix socket only",
+			not:  "must be",
+		},
+		"a password in a variable that is not set": {
+			conf: "[unix_http_server]\nfile=/run/s.sock\nusername=x\npassword=%(ENV_SECRET)s\n[program:web]\ncommand=web\n",
+			toml: "[program.web]",
+			tell: "s.conf:4: [unix_http_server] password: changed: needs SECRET",
+			not:  "must both be given",
+		},
+		"a socket of an fcgi-program in a variable that is not set": {
+			conf: "[fcgi-program:web]\nsocket=%(ENV_AT)s\ncommand=web\n",
+			tell: "s.conf:1: [fcgi-program:web]: refused: an fcgi-program is started on a socket",
+			not:  "must have a socket",
+		},
+		"an include below a variable that is not set": {
+			conf: "[supervisord]\n[include]\nfiles=%(ENV_CONF)s/*.conf\n",
+			tell: "s.conf:3: [include] files: needs CONF from the environment of supervisord",
+		},
+		"a socket that is relative": {
+			conf: "[unix_http_server]\nfile=run/s.sock\n",
+			tell: "s.conf:2: [unix_http_server] file: changed: is relative to where supervisord is started",
+			not:  `"run/s.sock"`,
+		},
+		"a byte order mark": {
+			conf: "\ufeff[supervisord]\n",
+			tell: "s.conf: begins with a byte order mark",
+		},
+		"UTF-16": {
+			conf: "\xff\xfe[\x00s\x00",
+			tell: "s.conf: is text in UTF-16",
+		},
+		"Latin-1": {
+			conf: "[supervisord]\n; na\xefve\n",
+			tell: "s.conf: is not text in UTF-8 in line 2,",
+		},
+		"processes that become programs and shared a file": {
+			conf: "[program:web]\ncommand=web 80%(process_num)02d\nnumprocs=12\nprocess_name=%(process_num)s\nstdout_logfile=/l/x.log\nredirect_stderr=true\n",
+			tell: "each has a file of its own now, such as /l/x-1.log\nchanged:",
+			not:  "x-2.log, ",
+		},
 		"a command that cannot be formatted": {
 			conf: "[program:web]\ncommand=%(web)s\n",
 			tell: "s.conf:2: [program:web] command: %(web)s stands for nothing",

@@ -255,10 +255,21 @@ func (p *plan) ownFile(u *unit, name string, s *Stream) {
 	if _, taken := p.logs[s.Log]; taken {
 		s.Log = beforeExtension(s.Log, "-"+name)
 	}
-	if s.Log != was {
-		p.find(Changed, u.program.section, name+"_logfile", "several processes wrote to %s, and rotated it under each other; each has a file of its own now, %s", text(was), text(s.Log))
+	if key := name + "_logfile"; s.Log != was && !p.told(u.program.section, key) {
+		such := "" // as there are others
+		if u.program.general == nil {
+			such = "such as "
+		}
+		p.find(Changed, u.program.section, key, "several processes wrote to %s, and rotated it under each other; each has a file of its own now, %s%s", text(was), such, text(s.Log))
 	}
 	p.logs[s.Log] = u.name
+}
+
+// told tells whether a key of a section has a finding that begins like that of ownFile.
+func (p *plan) told(s *section, key string) bool {
+	return slices.ContainsFunc(p.conf.Findings, func(f Finding) bool {
+		return f.Section == s.name && f.Key == key && strings.HasPrefix(f.Text, "several processes wrote")
+	})
 }
 
 // beforeExtension puts more in front of the .log of a path.
