@@ -180,7 +180,7 @@ func (k *Keeper) watch(fd int, events int16, s source) {
 // timeout is how many milliseconds may pass until the next limit, -1 for none.
 func (k *Keeper) timeout(now time.Time) int {
 	next := time.Time{}
-	limits := [...]time.Time{k.soon, k.patience, k.superd.due, k.drainTime(), k.listen.pause, k.leaving.due(), k.pulseDue(), k.renewal.due(), k.store.next}
+	limits := [...]time.Time{k.soon, k.patience, k.superd.due, k.drainTime(), k.listen.pause, k.leaving.due(), k.pulseDue(), k.renewal.due(), k.store.due()}
 	for _, t := range limits {
 		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t

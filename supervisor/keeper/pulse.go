@@ -34,7 +34,7 @@ func (p *pulse) heard(milliseconds uint32) {
 func (k *Keeper) judgePulse(now time.Time) {
 	k.judgeBirth(now)
 	c := k.commander
-	if c == nil || c.pulse.due.IsZero() || now.Before(c.pulse.due) || k.leaving != nil {
+	if due := k.pulseDue(); c == nil || due.IsZero() || now.Before(due) {
 		return
 	}
 	if !c.pulse.doubt {
@@ -54,7 +54,7 @@ const claimTime = time.Minute
 
 // judgeBirth kills a superd that hangs before it has claimed.
 func (k *Keeper) judgeBirth(now time.Time) {
-	if due := k.birthDue(); due.IsZero() || now.Before(due) || k.leaving != nil {
+	if due := k.birthDue(); due.IsZero() || now.Before(due) {
 		return
 	}
 	say("superd, PID " + itoa(k.superd.pid) + ", has not claimed its children for " + itoa(int(claimTime/time.Second)) + " s; it is killed")
@@ -65,14 +65,17 @@ func (k *Keeper) judgeBirth(now time.Time) {
 }
 
 func (k *Keeper) birthDue() time.Time {
-	if k.commander != nil || k.superd.pid == 0 || k.superd.heard || k.table.living() == 0 {
+	if k.commander != nil || k.leaving != nil || k.superd.pid == 0 || k.superd.heard || k.table.living() == 0 {
 		return time.Time{}
 	}
 	return k.superd.since.Add(claimTime)
 }
 
-// pulseDue is when judgePulse has something to judge.
+// pulseDue is when judgePulse has something to judge: never at the end of the keeper.
 func (k *Keeper) pulseDue() time.Time {
+	if k.leaving != nil {
+		return time.Time{}
+	}
 	if k.commander == nil {
 		return k.birthDue()
 	}

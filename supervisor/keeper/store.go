@@ -58,6 +58,7 @@ func (s *store) open() error {
 	s.removed = []string{stateName} // of a program before this one
 	if pid := os.Getenv("WATCHDOG_PID"); pid == "" || pid == itoa(os.Getpid()) {
 		s.every = time.Duration(number(os.Getenv("WATCHDOG_USEC"))) * time.Microsecond / 2
+		s.next = time.Now()
 	}
 	return nil
 }
@@ -65,13 +66,21 @@ func (s *store) open() error {
 // live tells systemd that the keeper does (WatchdogSec=). It is asked before the store
 // fills systemd's queue, ten messages, as an upgrade does; what did not go is said again.
 func (s *store) live(now time.Time) {
-	if s.fd < 0 || s.every <= 0 || now.Before(s.next) {
+	if due := s.due(); due.IsZero() || now.Before(due) {
 		return
 	}
 	s.next = now.Add(s.every)
 	if !s.offer("WATCHDOG=1", -1) {
 		s.next = now.Add(min(s.every, 20*time.Millisecond))
 	}
+}
+
+// due is when live has something to tell. Once systemd is lost, that is never.
+func (s *store) due() time.Time {
+	if s.fd < 0 || s.every <= 0 {
+		return time.Time{}
+	}
+	return s.next
 }
 
 // offer sends one message, with a descriptor or without, and tells whether it went.
