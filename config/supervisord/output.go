@@ -145,7 +145,7 @@ func (p *plan) general() {
 		"directory":        "is the directory of programs that name none",
 	}
 	for _, key := range s.keys {
-		if text, ok := about[key]; ok {
+		if text, ok := about[key]; ok && (key != "directory" || p.conf.Daemon.Directory != "") {
 			kind := Ignored
 			if slices.Contains([]string{"minfds", "minprocs", "user", "nodaemon", "environment", "directory"}, key) {
 				kind = Note

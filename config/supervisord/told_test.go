@@ -185,6 +185,11 @@ func TestTold(t *testing.T) {
 			tell: "s.conf:2: [unix_http_server] file: changed: is relative to where supervisord is started",
 			not:  `"run/s.sock"`,
 		},
+		"supervisord's directory in a variable that is not set": {
+			conf: "[supervisord]\ndirectory=%(ENV_HOME_OF_IT)s\n[program:web]\ncommand=web\n",
+			tell: "s.conf:2: [supervisord] directory: changed: needs HOME_OF_IT",
+			not:  "is the directory of programs",
+		},
 		"a byte order mark": {
 			conf: "\ufeff[supervisord]\n",
 			tell: "s.conf: begins with a byte order mark",
