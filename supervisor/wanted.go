@@ -152,7 +152,7 @@ func Alive(d time.Duration) func(context.Context, *Child) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-c.Exited():
-			return fmt.Errorf("%s: %s", c.Name(), c.Exit())
+			return early{c}
 		case <-time.After(d - time.Since(c.made)):
 			return nil
 		}
@@ -214,7 +214,13 @@ func said(ctx context.Context, c *Child, word <-chan struct{}, d time.Duration, 
 	default:
 	}
 	if c.hasExited() {
-		return fmt.Errorf("%s: %s", c.Name(), c.Exit())
+		return early{c}
 	}
 	return context.Cause(ctx)
 }
+
+// early is that a child has ended before it had proved itself. Most of the time nobody
+// reads the words: the end is told as such.
+type early struct{ *Child }
+
+func (e early) Error() string { return fmt.Sprintf("%s: %s", e.Name(), e.Exit()) }

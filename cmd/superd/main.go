@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"superd/config"
+	"superd/supervisor/keeper"
 )
 
 // Set by the linker.
@@ -177,15 +178,16 @@ func becomeKeeper(file string) error {
 	if err != nil {
 		return fmt.Errorf("find myself: %w", err)
 	}
-	keeper, err := findKeeper(self)
+	program, err := findKeeper(self)
 	if err != nil {
 		return err
 	}
 	if err := makeDirectories(cfg); err != nil {
 		return coded{fmt.Errorf("%w\nnothing was started", err), exitRejected}
 	}
-	argv := []string{keeper, "run", "--socket", keeperSocket(cfg), "--", self, "serve", "--config", file, "--state", cfg.StateDir}
-	return fmt.Errorf("become %s: %w", keeper, syscall.Exec(keeper, argv, os.Environ()))
+	argv := []string{program, "run", "--socket", keeperSocket(cfg), "--", self, "serve", "--config", file, "--state", cfg.StateDir}
+	keeper.Relax()
+	return fmt.Errorf("become %s: %w", program, syscall.Exec(program, argv, os.Environ()))
 }
 
 func keeperSocket(cfg *config.Config) string { return filepath.Join(cfg.RunDir, "keeper.sock") }

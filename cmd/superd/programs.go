@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -148,14 +149,19 @@ func programUser(p *config.Program) (supervisor.Credential, error) {
 
 // programVars is what templates stand for in process n of a program.
 func programVars(p *config.Program, n int) (config.Vars, error) {
-	v := config.Vars{Slot: n, Env: environment()}
+	v := config.Vars{Slot: n, Env: ownEnvironment()}
 	file, err := programEnvFile(p, v)
-	if err != nil {
+	if err != nil || len(file) == 0 {
 		return v, err
 	}
+	v.Env = maps.Clone(v.Env)
 	maps.Copy(v.Env, file)
 	return v, nil
 }
+
+// ownEnvironment is superd's, which nobody changes: it is the same for each of a thousand
+// lives.
+var ownEnvironment = sync.OnceValue(environment)
 
 func programEnvFile(p *config.Program, v config.Vars) (map[string]string, error) {
 	if p.EnvFile == "" {

@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 var moods = map[string]func(args []string) error{
 	"superd": beSuperd, "victim": beVictim, "dirty": beDirty, "dial": beDialer,
 	"pulsing": bePulsing, "crashing": beCrashing, "unprivileged": beUnprivileged, "breeder": beBreeder, "burst": beBurst,
+	"relaxed": beRelaxed,
 }
 
 func mood(name string, args ...string) []string {

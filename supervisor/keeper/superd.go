@@ -55,10 +55,10 @@ func (k *Keeper) startSuperd() error {
 		}
 	}
 	pidfd := -1
-	pid, err := syscall.ForkExec(path, k.options.Argv, &syscall.ProcAttr{
+	pid, err := forkExec(path, k.options.Argv, &syscall.ProcAttr{
 		Env: env, Files: []uintptr{0, 1, 2},
 		Sys: &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
-	})
+	}, thinking)
 	if err != nil {
 		return failed("start "+path, err)
 	}
