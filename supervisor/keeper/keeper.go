@@ -142,6 +142,9 @@ func (k *Keeper) wait() time.Time {
 	}
 	n, err := unix.Poll(k.polled, k.timeout(time.Now()))
 	k.soon = time.Time{}
+	for _, c := range k.table.children {
+		c.listen()
+	}
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		say("poll: " + err.Error())
 		k.soon = time.Now().Add(time.Second)
@@ -155,15 +158,13 @@ func (k *Keeper) wait() time.Time {
 }
 
 // watchChild watches what a child has to say of itself: its end if it is nobody's here,
-// its stage, and its output if nobody else reads that.
+// and its output if nobody else reads that. Its stage wakes nobody: what that says is
+// needed at its end, which is told by a signal.
 func (k *Keeper) watchChild(c *child) {
 	if c.orphan && !c.dead && !c.resting {
 		k.watch(c.pidfd, unix.POLLIN, orphanEnd{c})
 	}
 	c.resting = false
-	if c.stage >= 0 {
-		k.watch(c.stage, unix.POLLIN, stagePipe{c})
-	}
 	if k.draining && !c.dead && !c.silent {
 		k.watch(c.out, unix.POLLIN, outputPipe{&c.out, &c.silent})
 	}

@@ -70,7 +70,7 @@ func take(fd *int) int {
 
 // stageEnv keeps the Go runtime of a stage small: it lives for a moment, on one thread,
 // and has no use for the limits of a cgroup, which the runtime would go and look up.
-var stageEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"}
+var stageEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0,updatemaxprocs=0,memprofilerate=0"}
 
 // A birth is the descriptors that come with the order to make a child.
 type birth struct {
@@ -176,13 +176,8 @@ func number(s string) uint64 {
 	return n
 }
 
-// A stagePipe is where the stage of a child says what went wrong. It ends when the
-// stage becomes the program, or dies.
-type stagePipe struct{ *child }
-
-func (p stagePipe) ready(*Keeper, int16) { p.listen() }
-
-// listen reads what the stage has said, and closes the pipe at its end.
+// listen reads what the stage of a child says went wrong, and closes the pipe at its end:
+// when the stage becomes the program, or dies.
 func (c *child) listen() {
 	var b [512]byte
 	for c.stage >= 0 {
