@@ -10,7 +10,9 @@ DATE     ?= $(shell git log -1 --format=%cI 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
 LINT     := v2.15.0
 NFPM     := v2.45.2
-PACKAGES := php8.2-fpm php8.2-cli php8.2-redis nginx-light apache2-bin caddy redis-server supervisor util-linux e2fsprogs procps systemd debootstrap lintian rpm
+PACKAGES := php8.2-fpm php8.2-cli php8.2-redis nginx-light apache2-bin caddy redis-server supervisor util-linux e2fsprogs procps systemd debootstrap lintian rpm \
+	php-illuminate-queue php-illuminate-redis php-illuminate-cache php-illuminate-bus php-illuminate-events \
+	php-symfony-redis-messenger php-symfony-event-dispatcher
 
 # The vulnerability check and its database, and a Go in which it finds nothing.
 VULN     := v1.9.0

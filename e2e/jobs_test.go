@@ -119,11 +119,7 @@ func (s *site) account(pushed []string) shop.Account {
 // may have a job in its hand, and take none after that.
 func (s *site) noneBeganLate(grace time.Duration) {
 	s.t.Helper()
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		s.t.Fatal(err)
-	}
-	boot := time.Now().Add(-time.Duration(now.Nano()))
+	boot := s.boot()
 	type told struct {
 		at         time.Duration
 		generation uint64
@@ -155,4 +151,14 @@ func (s *site) noneBeganLate(grace time.Duration) {
 			}
 		}
 	}
+}
+
+// boot is when the monotonic clock, by which jobs are written down, began.
+func (s *site) boot() time.Time {
+	s.t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		s.t.Fatal(err)
+	}
+	return time.Now().Add(-time.Duration(now.Nano()))
 }

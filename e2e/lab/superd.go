@@ -110,20 +110,23 @@ type Status struct {
 				PID   int    `json:"pid"`
 			} `json:"generations"`
 		} `json:"fpm"`
-		Pools []struct {
-			Name     string `json:"name"`
-			Wanted   int    `json:"wanted"`
-			Running  int    `json:"running"`
-			Draining int    `json:"draining"`
-			Workers  []struct {
-				Name    string `json:"name"`
-				State   string `json:"state"`
-				PID     int    `json:"pid"`
-				Release string `json:"release"`
-				Last    string `json:"last"`
-			} `json:"workers"`
-		} `json:"pools"`
+		Pools []Pool `json:"pools"`
 	} `json:"apps"`
+}
+
+// A Pool is one of workers.
+type Pool struct {
+	Name     string `json:"name"`
+	Wanted   int    `json:"wanted"`
+	Running  int    `json:"running"`
+	Draining int    `json:"draining"`
+	Workers  []struct {
+		Name    string `json:"name"`
+		State   string `json:"state"`
+		PID     int    `json:"pid"`
+		Release string `json:"release"`
+		Last    string `json:"last"`
+	} `json:"workers"`
 }
 
 // A Generation is one deployment of a release.

@@ -19,6 +19,9 @@ import (
 //go:embed all:app
 var app embed.FS
 
+//go:embed all:queues
+var queues embed.FS
+
 // A Shop is a root with releases/, shared/ and the link current.
 type Shop struct{ Root string }
 
@@ -45,34 +48,47 @@ func (s *Shop) Release(name string) string { return filepath.Join(s.Root, "relea
 
 // Add makes a release, with the flaws given.
 func (s *Shop) Add(name string, flaws ...Flaw) error {
-	dir := s.Release(name)
-	err := fs.WalkDir(app, "app", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		relative, err := filepath.Rel("app", path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(dir, relative)
-		if entry.IsDir() {
-			return os.MkdirAll(target, 0o755)
-		}
-		text, err := app.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(target, bytes.ReplaceAll(text, []byte("@RELEASE@"), []byte(name)), 0o644)
-	})
+	err := s.unpack(app, "app", name)
 	for _, flaw := range flaws {
 		if err == nil {
-			err = flaw.spoil(dir)
+			err = flaw.spoil(s.Release(name))
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("make release %s: %w", name, err)
 	}
 	return nil
+}
+
+// AddQueues puts Laravel's and Symfony's workers into a release. What they say of
+// themselves to superd is in words/, which is for the caller to write.
+func (s *Shop) AddQueues(name string) error {
+	if err := s.unpack(queues, "queues", name); err != nil {
+		return fmt.Errorf("add queues to release %s: %w", name, err)
+	}
+	return nil
+}
+
+// unpack copies files into a release, with its name stamped into them.
+func (s *Shop) unpack(files embed.FS, top, name string) error {
+	return fs.WalkDir(files, top, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(top, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(s.Release(name), relative)
+		if entry.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		text, err := files.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, bytes.ReplaceAll(text, []byte("@RELEASE@"), []byte(name)), 0o644)
+	})
 }
 
 // Point makes current lead to the release, as deploy tools do: a link is made aside
