@@ -111,11 +111,12 @@ func TestRemovedWithItsOrders(t *testing.T) {
 	r := newRig(t)
 	web := r.script("web", well)
 	web.Processes = 2
-	s := r.superd(web)
+	s := r.superd(web, r.scheduled("night", done, every(1<<60), schedule.Skip, schedule.Never))
 	<-s.Settled()
 	s.must(s.Stop(t.Context(), false, "web:1"))
+	s.must(s.Start(t.Context(), "night"))
 	s.Apply(nil)
-	if text, err := os.ReadFile(r.file("programs.json")); err != nil || strings.Contains(string(text), "web") {
+	if text, err := os.ReadFile(r.file("programs.json")); err != nil || strings.Contains(string(text), "web") || strings.Contains(string(text), "night") {
 		t.Errorf("on disk is %s, %v", text, err)
 	}
 	r.soon("it is gone", func() string { return s.status("web:0").Name })

@@ -135,12 +135,21 @@ func TestMissedRuns(t *testing.T) {
 	s := r.superd(all...)
 	r.soon("it is made up for", func() string { return missing(r, "start once:0") })
 	s.is("once:0", program.Scheduled)
+	r.soon("what is left out is told", func() string {
+		if left := s.heard(program.Skipped); len(left) != 1 || left[0].Program != "skip" {
+			return fmt.Sprintf("%+v", left)
+		}
+		return ""
+	})
 	s.crash()
 	s = r.superd(all...)
 	s.is("once:0", program.Scheduled)
 	<-s.Settled()
 	if r.times("start once:0") != 1 || r.times("start skip:0") != 0 || r.times("start ran:0") != 0 {
 		t.Errorf("ledger %q", r.ledger())
+	}
+	if left := s.heard(program.Skipped); len(left) != 0 {
+		t.Errorf("what was left out is told again: %+v", left)
 	}
 }
 
@@ -160,5 +169,57 @@ func TestRunOverTheDeathOfSuperd(t *testing.T) {
 	s.is("job:0", program.Scheduled)
 	if n := r.times("start job:0"); n != 1 {
 		t.Errorf("%d runs", n)
+	}
+}
+
+// after is due so long after what is settled, as "every 6h" is.
+type after time.Duration
+
+func (a after) Next(t time.Time) time.Time { return t.Add(time.Duration(a)) }
+
+// A run that a person wants is a run: the schedule counts from it, its start is done when
+// it has begun, and while it is on its way nothing is amiss.
+func TestRunByHand(t *testing.T) {
+	r := newRig(t)
+	s := r.superd(r.scheduled("job", slow, after(time.Hour), schedule.Skip, schedule.Never))
+	first := s.is("job:0", program.Scheduled).Next
+	time.Sleep(20 * time.Millisecond)
+	s.must(s.Start(t.Context(), "job"))
+	if st := s.is("job:0", supervisor.Starting); r.times("up job:0") != 0 || len(s.Problems()) != 0 {
+		t.Errorf("%+v; %q", st, s.Problems())
+	}
+	r.soon("the next is counted from now", func() string {
+		if st := s.status("job:0"); !st.Next.After(first) {
+			return st.Next.String()
+		}
+		return ""
+	})
+}
+
+// A schedule waits for what it comes after, and a run that waits for the one before is not
+// made up for when a person has stopped the program meanwhile.
+func TestScheduleThatWaits(t *testing.T) {
+	r := newRig(t)
+	job := r.scheduled("job", linger, every(50*time.Millisecond), schedule.Queue, schedule.Never)
+	job.After = []string{"program.db"}
+	s := r.superd(job, r.script("db", slow))
+	r.soon("db runs", func() string { return missing(r, "start db:0") })
+	time.Sleep(200 * time.Millisecond)
+	if r.times("start job:0") != 0 {
+		t.Error("it runs before what it comes after is ready")
+	}
+	r.touch("go-db")
+	r.soon("a run waits", func() string {
+		if len(s.heard(program.Skipped)) < 2 {
+			return "no"
+		}
+		return ""
+	})
+	r.touch("go-job")
+	s.must(s.Stop(t.Context(), false, "job"))
+	n := r.times("start job:0")
+	time.Sleep(200 * time.Millisecond)
+	if r.times("start job:0") != n || s.status("job:0").State != supervisor.Stopped {
+		t.Errorf("it runs though it was stopped: %q", r.ledger())
 	}
 }

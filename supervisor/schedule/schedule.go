@@ -80,7 +80,7 @@ func (p Plan) Look(settled, now time.Time) Look {
 	}
 	l.Again = Slowest
 	if !l.Next.IsZero() {
-		l.Again = min(l.Again, max(0, l.Next.Sub(now)))
+		l.Again = min(l.Again, l.Next.Sub(now))
 	}
 	return l
 }

@@ -115,6 +115,33 @@ func TestNever(t *testing.T) {
 	}
 }
 
+// single is due at one time only.
+type single time.Time
+
+func (s single) Next(t time.Time) time.Time {
+	if due := time.Time(s); t.Before(due) {
+		return due
+	}
+	return time.Time{}
+}
+
+// What is due once is not due again when the clock is set back, and is in time for a minute.
+func TestSingle(t *testing.T) {
+	due := at(t, "2026-11-25T10:00:00Z")
+	p := Plan{Times: single(due), Missed: Never}
+	for _, tt := range []struct {
+		settled, now time.Duration // from then
+		run          bool
+		left         int
+	}{
+		{-time.Hour, 0, true, 0}, {-time.Hour, Late, true, 0}, {-time.Hour, Late + 1, false, 1}, {0, -time.Hour, false, 0}, {0, 0, false, 0},
+	} {
+		if l := p.Look(due.Add(tt.settled), due.Add(tt.now)); l.Run != tt.run || l.Missed != tt.left || !l.Next.IsZero() {
+			t.Errorf("settled %s, now %s: %+v", tt.settled, tt.now, l)
+		}
+	}
+}
+
 // A wall is a clock that can be set.
 type wall struct{ off time.Duration }
 
