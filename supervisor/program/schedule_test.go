@@ -182,6 +182,7 @@ func (a after) Next(t time.Time) time.Time { return t.Add(time.Duration(a)) }
 func TestRunByHand(t *testing.T) {
 	r := newRig(t)
 	s := r.superd(r.scheduled("job", slow, after(time.Hour), schedule.Skip, schedule.Never))
+	<-s.Settled() // it has been looked at
 	first := s.is("job:0", program.Scheduled).Next
 	time.Sleep(20 * time.Millisecond)
 	s.must(s.Start(t.Context(), "job"))
