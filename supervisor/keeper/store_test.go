@@ -3,12 +3,9 @@ package keeper_test
 import (
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,20 +13,14 @@ import (
 
 	"superd/supervisor/keeper/client"
 	"superd/supervisor/keeper/keepertest"
+	"superd/supervisor/keeper/storetest"
 )
 
-// A manager keeps descriptors as systemd does: FDSTORE=1, FDSTOREREMOVE=1, and back by
-// LISTEN_FDS. It is also who adopts orphans: it reaps those it is asked to reap.
+// A manager is a service manager with a store. It is also who adopts orphans: it reaps
+// those it is asked to reap.
 type manager struct {
-	t    *testing.T
-	path string
-	conn *net.UnixConn
-	done chan struct{}
-
-	mu    sync.Mutex
-	names []string
-	files []*os.File
-	alive int // how often it has heard WATCHDOG=1
+	*storetest.Store
+	t *testing.T
 }
 
 func newManager(t *testing.T) *manager {
@@ -41,57 +32,20 @@ func newManager(t *testing.T) *manager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &manager{t: t, path: filepath.Join(dir, "n"), done: make(chan struct{})}
-	if m.conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.path, Net: "unixgram"}); err != nil {
+	store, err := storetest.Open(filepath.Join(dir, "n"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	go m.listen()
 	t.Cleanup(func() {
-		_ = m.conn.Close()
-		<-m.done
+		store.Close()
 		_ = os.RemoveAll(dir)
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	})
-	return m
-}
-
-func (m *manager) listen() {
-	defer close(m.done)
-	b, oob := make([]byte, 4096), make([]byte, 4096)
-	for {
-		n, oobn, _, _, err := m.conn.ReadMsgUnix(b, oob)
-		if err != nil {
-			return
-		}
-		var fds []int
-		if all, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(all) > 0 {
-			fds, _ = unix.ParseUnixRights(&all[0])
-		}
-		_, name, _ := strings.Cut(string(b[:n]), "FDNAME=")
-		m.mu.Lock()
-		switch text := string(b[:n]); {
-		case strings.HasPrefix(text, "FDSTORE=1\n"):
-			for _, fd := range fds {
-				m.names, m.files = append(m.names, name), append(m.files, os.NewFile(uintptr(fd), name))
-			}
-		case strings.HasPrefix(text, "FDSTOREREMOVE=1\n"):
-			for i, have := range slices.Backward(slices.Clone(m.names)) {
-				if have == name {
-					_ = m.files[i].Close()
-					m.names, m.files = slices.Delete(m.names, i, i+1), slices.Delete(m.files, i, i+1)
-				}
-			}
-		case text == "WATCHDOG=1":
-			m.alive++
-		}
-		m.mu.Unlock()
-	}
+	return &manager{store, t}
 }
 
 func (m *manager) stored(prefix string) (n int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, name := range m.names {
+	for _, name := range m.Names() {
 		if strings.HasPrefix(name, prefix) {
 			n++
 		}
@@ -104,27 +58,17 @@ func (m *manager) ofChild(ch *client.Child) string {
 }
 
 // start starts a keeper as systemd starts a service with what is stored.
-func (m *manager) start(dir string, more ...*os.File) *keepertest.Keeper {
+func (m *manager) start(dir string, more ...*os.File) (k *keepertest.Keeper) {
 	m.t.Helper()
-	m.mu.Lock()
-	names := slices.Clone(m.names)
-	var files []*os.File
-	for _, f := range m.files {
-		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0) // its own may be closed at any time
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		own := os.NewFile(uintptr(fd), f.Name())
-		defer own.Close()
-		files = append(files, own)
+	err := m.Hand(func(files []*os.File, env []string) error {
+		prefix := append(append([]string{"env", "WATCHDOG_USEC=200000"}, env...), storetest.Prefix()...)
+		k = keepertest.StartWith(m.t, filepath.Join(dir, "k.sock"), files, prefix...)
+		return nil
+	}, more...)
+	if err != nil {
+		m.t.Fatal(err)
 	}
-	m.mu.Unlock()
-	for _, f := range more {
-		names, files = append(names, f.Name()), append(files, f)
-	}
-	return keepertest.StartWith(m.t, filepath.Join(dir, "k.sock"), files,
-		"env", "NOTIFY_SOCKET="+m.path, "WATCHDOG_USEC=200000", fmt.Sprintf("LISTEN_FDS=%d", len(files)), "LISTEN_FDNAMES="+strings.Join(names, ":"),
-		"sh", "-c", `export LISTEN_PID=$$; exec "$@"`, "sh")
+	return k
 }
 
 // reap does what init does with an orphan that has ended.
@@ -247,9 +191,7 @@ func TestKilledKeeperIsFollowedByOneThatGoesOn(t *testing.T) {
 		return m.stored(m.ofChild(lives)) == 0 && m.stored(m.ofChild(another)) == 2 && m.stored("superd-state") == 1
 	})
 	eventually(t, "systemd hears that the keeper lives", func() bool {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		return m.alive > 2
+		return m.Alive() > 2
 	})
 	if err := d.Shutdown(0); err != nil {
 		t.Fatal(err)
@@ -310,7 +252,7 @@ func TestEndLeavesWhatIsHeld(t *testing.T) {
 	}
 	eventually(t, "the child is not kept", func() bool { return m.stored(m.ofChild(lives)) == 0 })
 	if m.stored("superd-h") != 1 || m.stored("superd-state") != 1 {
-		t.Errorf("stored: %v", m.names)
+		t.Errorf("stored: %v", m.Names())
 	}
 	next := m.start(t.TempDir())
 	d := dial(t, next)
