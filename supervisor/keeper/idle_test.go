@@ -13,8 +13,8 @@ import (
 func TestLostManagerCostsNothing(t *testing.T) {
 	m := newManager(t)
 	k := m.start(t.TempDir())
-	eventually(t, "it has told that it lives", func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.alive > 0 })
-	_ = m.conn.Close()
+	eventually(t, "it has told that it lives", func() bool { return m.Alive() > 0 })
+	m.Close()
 	eventually(t, "the keeper knows", func() bool { return strings.Contains(k.Said(), "systemd's store of descriptors is lost") })
 	before := ticks(t, k.PID())
 	time.Sleep(2 * time.Second)

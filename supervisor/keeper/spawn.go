@@ -68,9 +68,8 @@ func take(fd *int) int {
 	return v
 }
 
-// stageEnv keeps the Go runtime of a stage small: it lives for a moment, on one thread,
-// and has no use for the limits of a cgroup, which the runtime would go and look up.
-var stageEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=containermaxprocs=0,updatemaxprocs=0,memprofilerate=0"}
+// stageEnv keeps the Go runtime of a stage small: it lives for a moment, on one thread.
+var stageEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=memprofilerate=0"}
 
 // A birth is the descriptors that come with the order to make a child.
 type birth struct {

@@ -138,11 +138,12 @@ func TestKilledKeeperIsFollowedByOneThatGoesOn(t *testing.T) {
 	if err := unix.Kill(dies.PID, unix.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	listening, err := os.Open(os.DevNull)
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := m.start(t.TempDir(), os.NewFile(listening.Fd(), "superd.socket"))
+	listening := os.NewFile(uintptr(fd), "superd.socket")
+	next := m.start(t.TempDir(), listening)
 	d := dial(t, next)
 	found := map[string]*client.Child{}
 	for _, ch := range d.Children() {
