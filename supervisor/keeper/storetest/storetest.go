@@ -36,7 +36,7 @@ func Open(path string) (*Store, error) {
 	return s, nil
 }
 
-// Close closes it and all that it keeps.
+// Close closes it and all that it keeps; a second time does nothing.
 func (s *Store) Close() {
 	_ = s.conn.Close() // ends listen
 	s.listening.Wait()
