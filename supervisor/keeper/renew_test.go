@@ -73,7 +73,7 @@ func (r *renewable) install(program string) {
 
 func (r *renewable) installText(b []byte) {
 	r.t.Helper()
-	if err := os.WriteFile(r.path+".new", b, 0o755); err != nil {
+	if err := writeProgram(r.path+".new", b); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := os.Rename(r.path+".new", r.path); err != nil {

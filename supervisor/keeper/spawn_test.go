@@ -155,11 +155,20 @@ func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	b, err := os.ReadFile(from)
 	if err == nil {
-		err = os.WriteFile(to, b, 0o755)
+		err = writeProgram(to, b)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// writeProgram writes what is executed next. Meanwhile nothing is forked: the child of
+// another test would have the file open for writing too, for a moment, and the kernel
+// runs no such file (golang.org/issue/22315).
+func writeProgram(to string, b []byte) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(to, b, 0o755)
 }
 
 // Whatever the keeper was started with, a child has what its specification says.

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"superd/config"
@@ -87,6 +88,8 @@ func (w *world) mkdir(path string) {
 func (w *world) write(path, text string) string {
 	w.t.Helper()
 	full := filepath.Join(w.dir, path)
+	syscall.ForkLock.RLock() // no child of another test has it open for writing when it is run: golang.org/issue/22315
+	defer syscall.ForkLock.RUnlock()
 	if err := errors.Join(os.MkdirAll(filepath.Dir(full), 0o755), os.WriteFile(full, []byte(text), 0o755)); err != nil {
 		w.t.Fatal(err)
 	}
