@@ -17,7 +17,7 @@ import (
 // far the schedule of a program is settled. With the keeper, for as long as the processes themselves
 // live: what a person has scaled or started although it does not start by itself, and
 // which processes have ended for good or have been up, for the next superd must neither run
-// them again nor ask for a proof that was given.
+// them again nor ask for a proof that was given; and what the disk had no room for.
 
 // orders is what is on disk.
 type orders struct {
@@ -70,6 +70,19 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// lentOrders are those that a superd before this one left with the keeper, for want of
+// room on a disk. They are newer than those on disk. False: there are none.
+func (s *Set) lentOrders() (orders, bool) {
+	var lent *orders
+	if err := s.o.Children.Recall(ordersName, &lent); err != nil {
+		s.o.Log.Warn("what was ordered of programs while the disk was full is forgotten", "error", err)
+	}
+	if lent == nil {
+		return orders{}, false
+	}
+	return *lent, true
+}
+
 func (o *orders) isStopped(name string) bool { return slices.Contains(o.Stopped, name) }
 
 // order writes into o what people have ordered of p.
@@ -103,8 +116,11 @@ func (p *program) obey(o orders) {
 	}
 }
 
-// memoryName is what the keeper has it under.
-const memoryName = "programs"
+// What the keeper has it under.
+const (
+	memoryName = "programs"
+	ordersName = "program orders" // which a disk had no room for, see Set.write
+)
 
 // A memory is what the keeper holds of one program. The scale counts only while the
 // configuration says what it said then.

@@ -45,6 +45,7 @@ type Set struct {
 	needed   map[string]bool // that others come after
 	orders   orders          // of people, as on disk
 	forgets  error           // why they are not on disk
+	lent     bool            // the keeper has them too
 	changed  chan struct{}   // closed, and made anew, when anything changes
 	tasks    []func(context.Context)
 	closing  bool      // StopAll: nothing is started any more
@@ -68,6 +69,10 @@ func New(o Options) *Set {
 	var err error
 	if s.orders, err = readOrders(o.State); err != nil {
 		o.Log.Error("what people have ordered of programs is forgotten: what they have stopped starts", "error", err)
+	}
+	if lent, ok := s.lentOrders(); ok {
+		s.orders, s.lent = lent, true
+		s.write() // perhaps there is room now
 	}
 	for _, p := range o.Programs {
 		s.add(p)

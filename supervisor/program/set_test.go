@@ -314,8 +314,14 @@ func TestStopOnAFullDisk(t *testing.T) {
 	}
 	s.must(s.Stop(t.Context(), false, "web"))
 	s.is("web:0", supervisor.Stopped)
-	if text := strings.Join(s.Problems(), "; "); !strings.Contains(text, "will be forgotten") {
-		t.Errorf("problems %q", text)
+	for range 2 { // superd dies, and the next one too
+		if text := strings.Join(s.Problems(), "; "); !strings.Contains(text, "will be forgotten") {
+			t.Errorf("problems %q", text)
+		}
+		s.crash()
+		s = r.superd(r.script("web", well))
+		<-s.Settled()
+		s.is("web:0", supervisor.Stopped)
 	}
 	if err := os.Remove(r.file("programs.json.new")); err != nil {
 		t.Fatal(err)
@@ -324,6 +330,12 @@ func TestStopOnAFullDisk(t *testing.T) {
 	if problems := s.Problems(); len(problems) != 0 {
 		t.Errorf("problems %q", problems)
 	}
+	s.must(s.Start(t.Context(), "web"))
+	s.crash()
+	s = r.superd(r.script("web", well)) // for which what was lent is not the last word
+	s.is("web:0", supervisor.Running)
+	r.reboot(s)
+	r.superd(r.script("web", well)).is("web:0", supervisor.Running)
 }
 
 func TestTwoRestartsGiveOneCopy(t *testing.T) {
