@@ -250,6 +250,13 @@ var kinds = map[string]struct {
 			w.write("shop/releases/r1/console", "#!/usr/bin/env php\n<?php exit(1);\n")
 			w.worker = `command = ["./console", "queue:work"]`
 		}, ""},
+	"worker-pcntl-disabled": {Problem,
+		func(w *world) {
+			w.worker = `command = ["php", "-d", "disable_functions=exec,pcntl_signal,pcntl_fork,pcntl_alarm", "artisan", "queue:work"]`
+		}, "its disable_functions has pcntl_signal, pcntl_alarm",
+		func(w *world) {
+			w.worker = `command = ["php", "-d", "disable_functions=exec,pcntl_fork", "artisan", "queue:work"]`
+		}, ""},
 	"worker-shell": {Warning,
 		func(w *world) { w.worker = `command = ["sh", "-c", "php artisan queue:work; true"]` }, "sh -c",
 		func(w *world) { w.worker = `command = ["sh", "-c", "cd x && exec php artisan queue:work"]` }, ""},

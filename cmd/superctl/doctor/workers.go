@@ -86,7 +86,7 @@ func (e *examination) pcntl(ctx context.Context, app *config.App, w *config.Work
 	if argv == nil {
 		return // not PHP
 	}
-	call := Call{Argv: append(argv, "-m"), Path: pathOf(app, w)}
+	call := Call{Argv: append(slices.Clone(argv), "-m"), Path: pathOf(app, w)}
 	if app.User != "" {
 		who, err := lookUp(app.User, app.Group)
 		if err != nil {
@@ -103,16 +103,40 @@ func (e *examination) pcntl(ctx context.Context, app *config.App, w *config.Work
 		e.unseen("pcntl", name, err, strings.Join(call.Argv, " ")+" | grep pcntl")
 		return
 	}
-	if slices.Contains(strings.Fields(modules), "pcntl") {
+	if !slices.Contains(strings.Fields(modules), "pcntl") {
+		e.tell(Finding{
+			ID: "worker-no-pcntl", Severity: Problem, Subject: name,
+			What: argv[0] + " has no pcntl", Why: whyDeaf,
+			Do: "docker-php-ext-install pcntl, or use Debian's php-cli, which has it",
+		})
 		return
 	}
-	e.tell(Finding{
-		ID: "worker-no-pcntl", Severity: Problem, Subject: name,
-		What: argv[0] + " has no pcntl",
-		Why:  "Without it PHP cannot hear a signal: each stop, scale-down and switch kills the worker in the middle of its job, and the job's --timeout does nothing.",
-		Do:   "docker-php-ext-install pcntl, or use Debian's php-cli, which has it",
-	})
+	call.Argv = append(argv, "-r", "echo ini_get('disable_functions');")
+	e.signalFunctions(ctx, name, call)
 }
+
+const whyDeaf = "Without it PHP cannot hear a signal: each stop, scale-down and switch kills the worker in the middle of its job, and the job's --timeout does nothing."
+
+// signalFunctions looks at what call prints: the functions that this PHP does without.
+func (e *examination) signalFunctions(ctx context.Context, name string, call Call) {
+	php := call.Argv[0]
+	disabled, err := e.Run(ctx, call)
+	if err != nil {
+		e.unseen("pcntl", name, err, php+" -i | grep disable_functions")
+		return
+	}
+	if names := signalFunctions.FindAllString(disabled, -1); len(names) > 0 {
+		e.tell(Finding{
+			ID: "worker-pcntl-disabled", Severity: Problem, Subject: name,
+			What: php + " has pcntl, but its disable_functions has " + strings.Join(names, ", "), Why: whyDeaf,
+			Do: "take them out of disable_functions in the php.ini of this PHP: " + php + " --ini tells where that is",
+		})
+	}
+}
+
+// signalFunctions are those that a worker hears signals by. A framework that finds one
+// missing says nothing and goes without.
+var signalFunctions = regexp.MustCompile(`\bpcntl_(signal|async_signals|signal_dispatch|alarm)\b`)
 
 // phpOf is the PHP that a worker runs with the options before its script, nil when it
 // does not run PHP.
