@@ -23,6 +23,7 @@ import (
 type orders struct {
 	Stopped []string             `json:"stopped,omitempty"` // "web", or "web:3"
 	Runs    map[string]time.Time `json:"runs,omitempty"`    // of a scheduled program, up to when what was due is settled
+	Turn    uint64               `json:"turn,omitempty"`    // how often they were written: of two, the later count
 }
 
 func readOrders(path string) (orders, error) {
@@ -70,17 +71,17 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// lentOrders are those that a superd before this one left with the keeper, for want of
-// room on a disk. They are newer than those on disk. False: there are none.
-func (s *Set) lentOrders() (orders, bool) {
-	var lent *orders
+// borrow takes the orders that a superd before this one left with the keeper, for want of
+// room on a disk, unless those on disk are later: it may have died before it told both.
+func (s *Set) borrow() {
+	var lent orders
 	if err := s.o.Children.Recall(ordersName, &lent); err != nil {
 		s.o.Log.Warn("what was ordered of programs while the disk was full is forgotten", "error", err)
 	}
-	if lent == nil {
-		return orders{}, false
+	if lent.Turn > s.orders.Turn {
+		s.orders = lent
+		s.write() // perhaps there is room now
 	}
-	return *lent, true
 }
 
 func (o *orders) isStopped(name string) bool { return slices.Contains(o.Stopped, name) }

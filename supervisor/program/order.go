@@ -97,17 +97,14 @@ func (s *Set) want(names []string, up bool) {
 
 // write puts what is to be kept on disk. That it cannot be is told to people, see
 // Problems, and keeps nobody from anything: then the keeper has it, until the machine
-// starts again. Once it has, it is told all that follows, for what it has is what counts.
+// starts again.
 func (s *Set) write() {
+	s.orders.Turn++
 	if s.forgets = s.orders.write(s.o.State); s.forgets != nil {
 		s.o.Log.Error("what was ordered of programs is not on disk", "error", s.forgets)
-		s.lent = true
-	}
-	if !s.lent {
-		return
-	}
-	if err := s.o.Children.Remember(ordersName, s.orders); err != nil {
-		s.o.Log.Error("what was ordered of programs is not kept", "error", err)
+		if err := s.o.Children.Remember(ordersName, s.orders); err != nil {
+			s.o.Log.Error("what was ordered of programs is not kept", "error", err)
+		}
 	}
 }
 

@@ -45,7 +45,6 @@ type Set struct {
 	needed   map[string]bool // that others come after
 	orders   orders          // of people, as on disk
 	forgets  error           // why they are not on disk
-	lent     bool            // the keeper has them too
 	changed  chan struct{}   // closed, and made anew, when anything changes
 	tasks    []func(context.Context)
 	closing  bool      // StopAll: nothing is started any more
@@ -70,10 +69,7 @@ func New(o Options) *Set {
 	if s.orders, err = readOrders(o.State); err != nil {
 		o.Log.Error("what people have ordered of programs is forgotten: what they have stopped starts", "error", err)
 	}
-	if lent, ok := s.lentOrders(); ok {
-		s.orders, s.lent = lent, true
-		s.write() // perhaps there is room now
-	}
+	s.borrow()
 	for _, p := range o.Programs {
 		s.add(p)
 	}

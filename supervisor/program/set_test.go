@@ -332,7 +332,7 @@ func TestStopOnAFullDisk(t *testing.T) {
 	}
 	s.must(s.Start(t.Context(), "web"))
 	s.crash()
-	s = r.superd(r.script("web", well)) // for which what was lent is not the last word
+	s = r.superd(r.script("web", well)) // for which what the keeper has is not the last word
 	s.is("web:0", supervisor.Running)
 	r.reboot(s)
 	r.superd(r.script("web", well)).is("web:0", supervisor.Running)
