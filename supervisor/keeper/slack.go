@@ -17,6 +17,7 @@ import (
 // it, and exec leaves it as it is. That thread is there before main is, so it is who
 // becomes the keeper that asks for more: see Relax. What the keeper starts gets what the
 // keeper itself was given; only the main thread knows, which has kept it as its default.
+// What it costs and what it brings: docs/decisions/0035-timer-slack.md.
 
 // Slacks, in nanoseconds.
 const (
