@@ -244,9 +244,10 @@ func (t *tree) has(p stat, depth int) bool {
 		is = p.start == t.start
 	case t.session && p.session == t.pid:
 		is = true
-	case ok && parent.start >= t.start:
-		is = t.has(parent, depth+1)
-	default: // its parent is older than the child: init, the keeper, or a stranger
+	case ok && parent.start >= t.start && t.has(parent, depth+1):
+		is = true
+	default: // its parent is init, the keeper, or a stranger. The clock of /proc has 100
+		// ticks a second: a keeper can be as young as its first child.
 		is = t.carries(p.pid, t.mark)
 	}
 	t.seen[p.pid] = is

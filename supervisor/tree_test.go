@@ -53,6 +53,30 @@ func TestTree(t *testing.T) {
 	}
 }
 
+// An orphan is known by its mark whoever has taken it in: a keeper born in the same tick of
+// the clock as its first child, or a reaper that is younger than the child.
+func TestOrphansOfYoungParents(t *testing.T) {
+	c := &Child{proc: &client.Child{PID: 100, Start: 50}, note: note{Mark: "ours"}}
+	now := newCensus(map[int]stat{
+		10:  {pid: 10, parent: 1, session: 10, state: 'S', start: 50},
+		100: {pid: 100, parent: 10, session: 100, state: 'S', start: 50},
+		101: {pid: 101, parent: 10, session: 101, state: 'S', start: 51},
+		200: {pid: 200, parent: 10, session: 200, state: 'S', start: 60},
+		102: {pid: 102, parent: 200, session: 102, state: 'S', start: 61},
+		103: {pid: 103, parent: 102, session: 103, state: 'S', start: 62},
+		201: {pid: 201, parent: 200, session: 201, state: 'S', start: 61},
+	})
+	now.marks = map[int]string{10: "", 101: "ours", 200: "another's", 102: "ours", 103: "", 201: "another's"}
+	var pids []int
+	for _, p := range c.tree(now) {
+		pids = append(pids, p.pid)
+	}
+	slices.Sort(pids)
+	if !slices.Equal(pids, []int{100, 101, 102, 103}) {
+		t.Errorf("tree %v", pids)
+	}
+}
+
 func FuzzParseStat(f *testing.F) {
 	f.Add("1 (systemd) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 42 0 0")
 	f.Add("7 (a) R 1) Z 3 4 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 77 0 0")
