@@ -89,6 +89,7 @@ func TestWatchdogStories(t *testing.T) {
 		"asked for before ready":   {"WATCHDOG=trigger hang", true, 0, "has asked for it"},
 		"only once it is ready":    {"wait:2000 READY=1 wait:200 exit:3", false, 2200 * time.Millisecond, ""},
 		"made longer":              {"READY=1 WATCHDOG_USEC=3600000000 wait:2500 exit:3", false, 2500 * time.Millisecond, ""},
+		"set late":                 {"READY=1 WATCHDOG_USEC=0 wait:2500 WATCHDOG_USEC=2000000 wait:500 exit:3", false, 3000 * time.Millisecond, ""},
 		"switched off":             {"READY=1 WATCHDOG_USEC=0 wait:2500 exit:3", false, 2500 * time.Millisecond, ""},
 		"made shorter":             {"READY=1 WATCHDOG_USEC=200000 hang", true, 200 * time.Millisecond, "for 200ms"},
 		"by mistake":               {"WATCHDOG_USEC=1 READY=1 hang", true, 100 * time.Millisecond, "for 100ms"},

@@ -59,6 +59,16 @@ func TestItStopsByItself(t *testing.T) {
 	}
 }
 
+// What it says after it has said that it goes does not take that back.
+func TestStoppingStands(t *testing.T) {
+	c := &Child{words: newWords(0)}
+	c.heard(notify.Message{Stopping: true})
+	c.heard(notify.Message{Stated: true, Status: "the last job"})
+	if !c.goes() {
+		t.Error("it stays")
+	}
+}
+
 // One that says so and stays is killed when its time is over, which is a failure; told
 // to go meanwhile, it is gone and no failure.
 func TestItNeverStops(t *testing.T) {
