@@ -673,7 +673,10 @@ func stopAnswersWhoIsIn(t *testing.T, s *shop) {
 			answers <- err
 		}()
 	}
-	eventually(t, "a queue", func() bool { st, _ := l.status(s.generation(1)); return st.Queue+st.Active == cap(answers) })
+	eventually(t, "all are in, and some in the queue", func() bool {
+		st, _ := l.status(s.generation(1))
+		return st.Queue > 0 && st.Queue+st.Active+len(answers) == cap(answers)
+	})
 	l.must("stop", l.Stop(t.Context()))
 	for range cap(answers) {
 		if err := <-answers; err != nil {

@@ -43,8 +43,6 @@ func run(args []string) int {
 			return fail(err.Error(), 1)
 		}
 		return 0
-	case "stage":
-		return stage(args[1:])
 	case "stop-post":
 		if err := keeper.Stopped(os.Getenv("SERVICE_RESULT")); err != nil {
 			return fail(err.Error(), 1)
@@ -78,16 +76,6 @@ func resume(args []string) int {
 		return fail("go on in the place of another keeper: "+err.Error(), 1)
 	}
 	return code
-}
-
-// stage is a child until it becomes its program.
-func stage(args []string) int {
-	if len(args) == 1 {
-		if files, err := strconv.Atoi(args[0]); err == nil && files >= 0 {
-			return keeper.Stage(files)
-		}
-	}
-	return usage("stage is for the keeper itself")
 }
 
 // self is where this program is on disk, also when it was started by a name that is

@@ -103,6 +103,13 @@ func TestSpawnInNeedsACgroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Close(spec) }()
+	text, err := (&wire.Spec{Argv: []string{"true"}}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Write(spec, text); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := unix.FcntlInt(uintptr(spec), unix.F_ADD_SEALS, wire.Seals); err != nil {
 		t.Fatal(err)
 	}

@@ -236,11 +236,12 @@ func (k *Keeper) spawn(c *conn, f wire.Frame, fds []int) {
 		k.answer(c, f, wire.Full, full.Error())
 		return
 	}
-	if err := checkSpec(fds[0]); err != nil {
+	spec, err := readSpec(fds[0])
+	if err != nil {
 		k.answer(c, f, wire.Invalid, err.Error())
 		return
 	}
-	b := birth{spec: fds[0], files: fds[1:], group: -1}
+	b := birth{spec: spec, files: fds[1:], group: -1}
 	refused := wire.Failed
 	if f.Op == wire.SpawnIn {
 		if len(b.files) == 0 {
@@ -257,23 +258,6 @@ func (k *Keeper) spawn(c *conn, f wire.Frame, fds []int) {
 	answer := ch.message(wire.Spawned, f.Status, gate)
 	answer.frame.ID = f.ID
 	k.send(c, answer)
-}
-
-// checkSpec looks at the memfd, not into it: nobody can change it any more, and it
-// is not longer than the stage takes.
-func checkSpec(fd int) error {
-	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
-	if err != nil || seals&wire.Seals != wire.Seals {
-		return errors.New("the specification is not a sealed memfd")
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return failed("look at the specification", err)
-	}
-	if st.Size > wire.MaxSpec {
-		return wire.ErrSpecBig
-	}
-	return nil
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

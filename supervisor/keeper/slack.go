@@ -61,14 +61,20 @@ func mainSlack() slacks {
 	return slacks{own, given}
 }
 
-// forkExec is that of package syscall, for something that gets the slack that the keeper
-// was given, or at least so much.
-func forkExec(path string, argv []string, attr *syscall.ProcAttr, least int) (int, error) {
+// forkExec is that of package syscall, see withSlack.
+func forkExec(path string, argv []string, attr *syscall.ProcAttr, least int) (pid int, err error) {
+	withSlack(least, func() { pid, err = syscall.ForkExec(path, argv, attr) })
+	return pid, err
+}
+
+// withSlack forks something that gets the slack that the keeper was given, or at least so
+// much.
+func withSlack(least int, fork func()) {
 	if slack.own != slack.given {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(max(slack.given, least)), 0, 0, 0)
 		defer relax()
 	}
-	return syscall.ForkExec(path, argv, attr)
+	fork()
 }

@@ -2,8 +2,8 @@ package keeper
 
 import (
 	"errors"
+	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,10 +11,10 @@ import (
 	"superd/supervisor/keeper/wire"
 )
 
-// A child is born in two steps. The keeper forks itself as the stage (stage.go),
-// which waits at its gate and has touched nothing; superd writes it down; then one
-// byte through the gate lets it become its program. When superd dies in between,
-// the gate closes and the stage leaves: nothing ever runs that is not written down.
+// A child is born in two steps. The keeper forks the stage (stage.go), which waits at
+// its gate and has touched nothing; superd writes it down; then one byte through the
+// gate lets it become its program. When superd dies in between, the gate closes and the
+// stage leaves: nothing ever runs that is not written down.
 
 // pipeSize is what a child may write while nobody reads. More than the system
 // allows to this user is not to be had; it then stays at what it is.
@@ -68,12 +68,9 @@ func take(fd *int) int {
 	return v
 }
 
-// stageEnv keeps the Go runtime of a stage small: it lives for a moment, on one thread.
-var stageEnv = []string{"GOMAXPROCS=1", "GOGC=off", "GODEBUG=memprofilerate=0"}
-
-// A birth is the descriptors that come with the order to make a child.
+// A birth is what comes with the order to make a child.
 type birth struct {
-	spec  int
+	spec  wire.Spec
 	files []int
 	group int // directory of the cgroup that it is born in, -1: the keeper's own
 }
@@ -88,25 +85,19 @@ func (k *Keeper) fork(f *wire.Frame, b birth) (*child, int, error) {
 	if err := p.open(f.Status); err != nil {
 		return nil, -1, err
 	}
-	pidfd := -1
-	inherit := []uintptr{uintptr(k.null), uintptr(p.out[1]), uintptr(p.out[1])}
-	if p.in[0] >= 0 {
-		inherit[0] = uintptr(p.in[0])
-	}
-	if p.err[1] >= 0 {
-		inherit[2] = uintptr(p.err[1])
-	}
-	for _, fd := range b.files {
-		inherit = append(inherit, uintptr(fd))
-	}
-	inherit = append(inherit, uintptr(b.spec), uintptr(p.gate[0]), uintptr(p.stage[1]))
-	pid, err := forkExec("/proc/self/exe", []string{"superd-keeper", "stage", itoa(len(b.files))}, &syscall.ProcAttr{
-		Dir: "/", Env: stageEnv, Files: inherit,
-		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd, UseCgroupFD: b.group >= 0, CgroupFD: b.group},
-	}, 0)
+	s, err := newStage(&b.spec, p.given(k.null, b.files), k.files)
 	if err != nil {
-		return nil, -1, failed("fork", err)
+		return nil, -1, failed("prepare a child", err)
 	}
+	made := int32(-1)
+	var pid int
+	var errno unix.Errno
+	withSlack(0, func() { pid, errno = s.fork(b.group, &made) })
+	runtime.KeepAlive(s)
+	if errno != 0 {
+		return nil, -1, failed("fork", errno)
+	}
+	pidfd := int(made)
 	if pidfd < 0 {
 		return nil, -1, failed("fork", unix.ENOSYS) // without pidfds; the gate is closed and it leaves
 	}
@@ -122,6 +113,44 @@ func (k *Keeper) fork(f *wire.Frame, b birth) (*child, int, error) {
 	k.table.add(c)
 	k.store.dirty = true
 	return c, take(&p.gate[1]), nil
+}
+
+// given are the descriptors that a child gets, in their order.
+func (p *pipes) given(null int, files []int) []int {
+	all := []int{null, p.out[1], p.out[1]}
+	if p.in[0] >= 0 {
+		all[0] = p.in[0]
+	}
+	if p.err[1] >= 0 {
+		all[2] = p.err[1]
+	}
+	return append(append(all, files...), p.gate[0], p.stage[1])
+}
+
+// readSpec reads what a child is to become from a sealed memfd, which nobody can change any
+// more.
+func readSpec(fd int) (wire.Spec, error) {
+	var none wire.Spec
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if err != nil || seals&wire.Seals != wire.Seals {
+		return none, errors.New("the specification is not a sealed memfd")
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return none, failed("look at the specification", err)
+	}
+	if st.Size > wire.MaxSpec {
+		return none, wire.ErrSpecBig
+	}
+	b := make([]byte, st.Size)
+	for done := 0; done < len(b); {
+		n, err := unix.Pread(fd, b[done:], int64(done))
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return none, failed("read the specification", err)
+		}
+		done += max(n, 0)
+	}
+	return wire.DecodeSpec(b)
 }
 
 // startTime is field 22 of /proc/PID/stat. The name before it may hold anything,
@@ -200,11 +229,17 @@ func (c *child) listen() {
 // it is about to execute, and nothing after that, has succeeded.
 func (c *child) whyNot() string {
 	after, launched := strings.CutPrefix(string(c.said), launching)
-	switch {
-	case launched:
-		return after
-	case len(c.said) > 0:
-		return string(c.said)
+	if !launched && after == "" {
+		return "ended before it ran its program"
 	}
-	return "ended before it ran its program"
+	return reported(after)
+}
+
+// reported is what the stage has said, in words.
+func reported(said string) string {
+	record, is := strings.CutPrefix(said, errnoFollows)
+	if !is || len(record) < 2 {
+		return said
+	}
+	return failed(record[2:], unix.Errno(record[0])|unix.Errno(record[1])<<8).Error()
 }

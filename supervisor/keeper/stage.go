@@ -1,9 +1,8 @@
 package keeper
 
 import (
-	"errors"
+	"cmp"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -14,244 +13,487 @@ import (
 	"superd/supervisor/keeper/wire"
 )
 
-// The stage is the child between its fork and its program: this very binary, so
-// always of the keeper's version. Its descriptors are 0 /dev/null, 1 and 2 the
-// output, 3 … the files of the child, then specification, gate and report.
+// The stage is the child between its fork and its program: a copy of the keeper that has
+// one thread, waits at its gate, becomes who it is to be, and execs. A Go program in its
+// place takes a hundred pages and a millisecond to begin, for each child; see
+// docs/decisions/0036-stage.md.
 //
-// It runs on one thread, and credentials, priority and signal mask are those of
-// that thread until execve makes it the whole process.
+// Of Go's runtime only what needs no other thread works there: no allocation, no growing
+// stack, no lock. So it is as the child in package syscall (exec_linux.go,
+// forkAndExecInChild1): the keeper lays out everything before the fork, and after it
+// there are system calls, nothing else. Every function from run on is nosplit, and calls
+// only such ones; the linker proves that their stack suffices. Pointers are read there
+// and never written, for the sake of the write barrier.
 
 // NeverRan is the exit status of a child that never became its program.
 const NeverRan = 111
 
-// launching is what the stage reports just before execve. What follows it says why
-// execve came back; what comes without it says which step failed before.
-const launching = "!"
+// What the stage reports. launching comes just before execve: what follows it says why
+// that came back; what comes without it says which step failed before. A failed step is
+// errnoFollows, two bytes of the error number, low one first, and what was being done.
+const (
+	launching    = "!"
+	errnoFollows = "\x00"
+)
 
-// Stage is the main function of a child. files is how many descriptors from 3 on
-// are the child's own. It returns only when the program does not run.
-func Stage(files int) int {
-	runtime.LockOSThread()
-	s := stage{spec: 3 + files, gate: 4 + files, report: 5 + files}
-	if err := s.run(); err != nil {
-		_ = writeAll(s.report, []byte(err.Error())) // the exit status says that it never ran
-	}
-	return NeverRan
+// A stage is a child as it is laid out.
+type stage struct {
+	files        []int // what becomes 0, 1, 2 and so on; the last two are gate and report
+	sorted       []int // the same
+	gate, report int
+
+	given  unix.Rlimit // of open files, see givenFiles
+	nice   int
+	limits []limit
+
+	regroup  bool // groups are to be set
+	groups   []uint32
+	uid, gid uintptr
+
+	umask      uintptr
+	dir        cstring
+	argv, env  []*byte
+	own        []byte // room in env for its PID; empty: it is not asked for
+	name       string // as people say it
+	candidates []cstring
+
+	nothing [4]uint64 // a struct sigaction of zeros is SIG_DFL; an empty signal set
+	word    [3]byte
+	ids     [3]uint32 // real, effective, saved
 }
 
-type stage struct{ spec, gate, report int }
+// A cstring ends with NUL.
+type cstring []byte
 
-// run is the way from the gate to the program. Limits come as late as possible:
-// Go itself needs memory and threads.
-func (s *stage) run() error {
-	if err := unix.CloseRange(uint(s.spec), ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return failed("close_range", err)
-	}
-	if err := s.wait(); err != nil {
-		return err
-	}
-	spec, err := s.read()
-	if err != nil {
-		return failed("read specification", err)
-	}
-	// Best effort: where it can't be written (no /proc, a container's read-only
-	// one) the keeper could not have changed it for itself either.
-	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("0"), 0)
-	if err := setNice(int(spec.Nice)); err != nil {
-		return err
-	}
-	if err := setLimits(spec.Limits); err != nil {
-		return err
-	}
-	if err := become(&spec); err != nil {
-		return err
-	}
-	unix.Umask(int(spec.Umask & 0o777))
-	dir := spec.Dir
-	if dir == "" {
-		dir = "/"
-	}
-	if err := unix.Chdir(dir); err != nil {
-		return failed("chdir "+dir, err)
-	}
-	if err := cleanSignals(); err != nil {
-		return failed("reset signals", err)
-	}
-	return s.execute(&spec)
+type limit struct {
+	resource uintptr
+	value    unix.Rlimit
+	name     string
 }
 
-// wait reads the byte that opens the gate.
-func (s *stage) wait() error {
-	var b [1]byte
-	for {
-		n, err := unix.Read(s.gate, b[:])
-		switch {
-		case n == 1:
-			return nil
-		case err == nil:
-			return errors.New("gate: closed before it was opened")
-		case !errors.Is(err, unix.EINTR):
-			return failed("gate", err)
+// pidDigits is room for a PID and the NUL behind it.
+const pidDigits = "0000000000\x00"
+
+// newStage lays out a child that has files.
+func newStage(spec *wire.Spec, files []int, given unix.Rlimit) (*stage, error) {
+	s := &stage{
+		files: files, sorted: slices.Sorted(slices.Values(files)), given: given, nice: int(spec.Nice), umask: uintptr(spec.Umask & 0o777),
+		uid: uintptr(spec.UID), gid: uintptr(spec.GID), groups: spec.Groups,
+		// Without privilege there is no choice; then the groups must be those we have.
+		regroup: os.Geteuid() == 0 || len(spec.Groups) > 0 && !haveGroups(spec.Groups),
+	}
+	s.gate, s.report = files[len(files)-2], files[len(files)-1]
+	for _, l := range spec.Limits {
+		s.limits = append(s.limits, limit{uintptr(l.Resource), unix.Rlimit{Cur: l.Soft, Max: l.Hard}, itoa(int(l.Resource))})
+	}
+	var err error
+	if s.dir, err = unix.ByteSliceFromString(cmp.Or(spec.Dir, "/")); err != nil {
+		return nil, err
+	}
+	s.name = spec.Path
+	places := []string{s.name}
+	if s.name == "" {
+		s.name = spec.Argv[0]
+		places = candidates(s.name, spec.Env)
+	}
+	for _, p := range places {
+		c, err := unix.ByteSliceFromString(p)
+		if err != nil {
+			return nil, err
 		}
+		s.candidates = append(s.candidates, c)
 	}
+	return s, s.layOut(spec)
 }
 
-func (s *stage) read() (wire.Spec, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(s.spec, &st); err != nil {
-		return wire.Spec{}, err
+// layOut makes the vectors of execve.
+func (s *stage) layOut(spec *wire.Spec) error {
+	i := slices.Index(spec.Env, wire.OwnPID)
+	if i >= 0 {
+		spec.Env[i] += pidDigits
 	}
-	b := make([]byte, min(st.Size, wire.MaxSpec+1))
-	for done := 0; done < len(b); {
-		n, err := unix.Pread(s.spec, b[done:], int64(done))
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return wire.Spec{}, err
-		}
-		if n == 0 && err == nil {
-			return wire.Spec{}, wire.ErrSpec
-		}
-		done += max(n, 0)
+	var err error
+	if s.argv, err = syscall.SlicePtrFromStrings(spec.Argv); err != nil {
+		return err
 	}
-	return wire.DecodeSpec(b)
-}
-
-// setNice asks only for what is not so already: a user may not always ask.
-func setNice(nice int) error {
-	// The system call answers 20-nice, so that it is never negative.
-	if now, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil && 20-now == nice {
-		return nil
+	if s.env, err = syscall.SlicePtrFromStrings(spec.Env); err != nil {
+		return err
 	}
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nice); err != nil {
-		return failed("nice "+itoa(nice), err)
+	if i >= 0 {
+		s.own = unsafe.Slice(s.env[i], len(spec.Env[i])+1)[len(wire.OwnPID):]
 	}
 	return nil
 }
 
-// setLimits uses package syscall for the sake of RLIMIT_NOFILE: Go has raised the
-// soft limit for itself and puts it back at execve unless it hears of another one.
-func setLimits(limits []wire.Limit) error {
-	for _, l := range limits {
-		if err := syscall.Setrlimit(int(l.Resource), &syscall.Rlimit{Cur: l.Soft, Max: l.Hard}); err != nil {
-			return failed("setrlimit "+itoa(int(l.Resource)), err)
-		}
-	}
-	return nil
-}
-
-// become takes the user and groups of the child, and makes sure that there is no
-// way back.
-func become(s *wire.Spec) error {
-	groups := make([]int, 0, len(s.Groups))
-	for _, g := range s.Groups {
-		groups = append(groups, int(g))
-	}
-	// Without privilege there is no choice; then the groups must be those we have.
-	if os.Geteuid() == 0 || len(groups) > 0 && !haveGroups(groups) {
-		if err := setGroups(s.Groups); err != nil {
-			return failed("setgroups", err)
-		}
-	}
-	uid, gid := int(s.UID), int(s.GID)
-	if err := setAll(unix.SYS_SETRESGID, gid); err != nil {
-		return failed("setgid "+itoa(gid), err)
-	}
-	if err := setAll(unix.SYS_SETRESUID, uid); err != nil {
-		return failed("setuid "+itoa(uid), err)
-	}
-	ruid, euid, suid := unix.Getresuid()
-	rgid, egid, sgid := unix.Getresgid()
-	if ruid != uid || euid != uid || suid != uid || rgid != gid || egid != gid || sgid != gid {
-		return errors.New("setuid " + itoa(uid) + ": the kernel says it is somebody else")
-	}
-	if uid != 0 && setIDs(unix.SYS_SETRESUID, -1, 0, -1) == nil {
-		return errors.New("setuid " + itoa(uid) + ": it can become root again")
-	}
-	return nil
-}
-
-// The calls of package unix stop every thread of Go and change each. The other threads of
-// a stage end at execve, so that this one is enough: that is half a millisecond for each
-// child.
-
-func setAll(call uintptr, id int) error { return setIDs(call, id, id, id) }
-
-func setIDs(call uintptr, real, effective, saved int) error {
-	if _, _, err := unix.RawSyscall(call, uintptr(real), uintptr(effective), uintptr(saved)); err != 0 {
-		return err
-	}
-	return nil
-}
-
-func setGroups(groups []uint32) error {
-	_, _, err := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
-	if err != 0 {
-		return err
-	}
-	return nil
-}
-
-func haveGroups(want []int) bool {
+func haveGroups(want []uint32) bool {
 	have, err := unix.Getgroups()
 	if err != nil || len(have) != len(want) {
 		return false
 	}
-	known := map[int]bool{}
 	for _, g := range have {
-		known[g] = true
-	}
-	for _, g := range want {
-		if !known[g] {
+		if !slices.Contains(want, uint32(g)) {
 			return false
 		}
 	}
 	return true
 }
 
-// cleanSignals gives every signal its default and blocks none. What the keeper, or
-// who started it, ignores or blocks would otherwise be ignored by the child too.
-func cleanSignals() error {
-	var standard [4]uint64 // a struct sigaction of zeros: SIG_DFL
-	const lastSignal = 64
-	for sig := uintptr(1); sig <= lastSignal; sig++ {
-		if sig == uintptr(unix.SIGKILL) || sig == uintptr(unix.SIGSTOP) {
-			continue
-		}
-		_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&standard)), 0, lastSignal/8, 0, 0)
-		if e != 0 {
-			return e
-		}
+// These are what package syscall itself calls around a fork. They are for others too:
+// runtime/proc.go, golang.org/issue/67401.
+
+//go:linkname beforeFork syscall.runtime_BeforeFork
+func beforeFork()
+
+//go:linkname afterFork syscall.runtime_AfterFork
+func afterFork()
+
+// fork makes the child, in the cgroup of which group is a directory unless it is -1. It
+// returns in the keeper only.
+//
+//go:noinline
+//go:norace
+func (s *stage) fork(group int, pidfd *int32) (int, unix.Errno) {
+	const flags = unix.CLONE_PIDFD
+	into := cloneArgs{flags: flags | unix.CLONE_INTO_CGROUP, pidfd: uint64(uintptr(unsafe.Pointer(pidfd))), exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(group)}
+	beforeFork()
+	var pid uintptr
+	var err unix.Errno
+	if group >= 0 {
+		pid, _, err = unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&into)), unsafe.Sizeof(into), 0)
+	} else { // clone3 is what some sandboxes refuse
+		pid, _, err = unix.RawSyscall6(unix.SYS_CLONE, flags|uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(pidfd)), 0, 0, 0)
 	}
-	return unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil)
+	if err != 0 || pid != 0 {
+		afterFork()
+		return int(pid), err
+	}
+	s.run()
+	return 0, 0
 }
 
-// execute returns why the program does not run.
-func (s *stage) execute(spec *wire.Spec) error {
-	name := spec.Path
-	places := []string{name}
-	if name == "" {
-		name = spec.Argv[0]
-		places = candidates(name, spec.Env)
+// cloneArgs is struct clone_args of clone(2).
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+// run is the way from the fork to the program. It never returns.
+//
+//go:nosplit
+//go:norace
+func (s *stage) run() {
+	s.resetSignals()
+	_, _, _ = unix.RawSyscall(unix.SYS_SETSID, 0, 0, 0) // the child of a fork leads no group, so it can
+	s.place()
+	s.wait()
+	s.spare()
+	s.limit()
+	s.become()
+	_, _, _ = unix.RawSyscall(unix.SYS_UMASK, s.umask, 0, 0) // which always succeeds
+	if _, _, err := unix.RawSyscall(unix.SYS_CHDIR, s.dir.pointer(), 0, 0); err != 0 {
+		s.failAt("chdir ", s.dir, "", err)
 	}
-	if err := writeAll(s.report, []byte(launching)); err != nil {
-		return err
+	s.execute()
+}
+
+// resetSignals gives every signal its default and blocks none. What the keeper, or who
+// started it, ignores or blocks would otherwise be ignored by the child too.
+//
+//go:nosplit
+//go:norace
+func (s *stage) resetSignals() {
+	const last, setSize = 64, 8
+	nothing := uintptr(unsafe.Pointer(&s.nothing))
+	for sig := uintptr(1); sig <= last; sig++ { // SIGKILL and SIGSTOP are refused
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, nothing, 0, setSize, 0, 0)
 	}
-	if i := slices.Index(spec.Env, wire.OwnPID); i >= 0 {
-		spec.Env[i] += itoa(os.Getpid())
+	_, _, err := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, nothing, 0, setSize, 0, 0)
+	if err != 0 {
+		s.fail("reset signals", "", err)
 	}
-	var last error = unix.ENOENT
-	for _, place := range places {
-		err := syscall.Exec(place, spec.Argv, spec.Env)
-		switch {
-		case errors.Is(err, unix.ENOENT) && unix.Access(place, unix.F_OK) == nil:
-			return failed("exec "+place+": its interpreter", err)
-		case errors.Is(err, unix.EACCES):
-			last = err // tell this one unless another place has it
-		case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR):
-			return failed("exec "+place, err)
+}
+
+// place closes what is not the child's, the keeper's end of its own gate with it, and gives
+// the descriptors their numbers. It closes first: of a keeper that is at its limit this is
+// a copy.
+//
+//go:nosplit
+//go:norace
+func (s *stage) place() {
+	next := 0
+	for _, fd := range s.sorted {
+		if next < fd {
+			s.closeRange(next, uintptr(fd)-1)
+		}
+		next = fd + 1
+	}
+	s.closeRange(next, everything)
+	n := len(s.files)
+	for i, fd := range s.files {
+		if fd >= n { // it is in nobody's way
+			continue
+		}
+		up, _, err := unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_DUPFD_CLOEXEC, uintptr(n))
+		if err != 0 {
+			s.fail("dup", "", err)
+		}
+		s.files[i] = int(up)
+	}
+	for i, fd := range s.files {
+		flags := uintptr(0)
+		if i >= n-2 {
+			flags = unix.O_CLOEXEC
+		}
+		if _, _, err := unix.RawSyscall(unix.SYS_DUP3, uintptr(fd), uintptr(i), flags); err != 0 {
+			s.fail("dup3", "", err)
 		}
 	}
-	return failed("exec "+name, last)
+	s.gate, s.report = n-2, n-1
+	s.closeRange(n, everything)
 }
+
+const everything = ^uintptr(0) >> 32
+
+//go:nosplit
+//go:norace
+func (s *stage) closeRange(first int, last uintptr) {
+	if _, _, err := unix.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(first), last, 0); err != 0 {
+		s.fail("close_range", "", err)
+	}
+}
+
+// wait reads the byte that opens the gate.
+//
+//go:nosplit
+//go:norace
+func (s *stage) wait() {
+	for {
+		n, _, err := unix.RawSyscall(unix.SYS_READ, uintptr(s.gate), uintptr(unsafe.Pointer(&s.word)), 1)
+		switch {
+		case err == unix.EINTR:
+		case err != 0:
+			s.fail("gate", "", err)
+		case n == 1:
+			return
+		default:
+			s.say("gate: closed before it was opened")
+			s.leave()
+		}
+	}
+}
+
+// spare undoes what keeps the kernel from ending the keeper when memory is short. Best
+// effort: where it can't be written (no /proc, a container's read-only one) the keeper
+// could not have changed it for itself either.
+//
+//go:nosplit
+//go:norace
+func (s *stage) spare() {
+	const here = ^uintptr(99) // AT_FDCWD, which an absolute path does not need
+	fd, _, err := unix.RawSyscall6(unix.SYS_OPENAT, here, pointer("/proc/self/oom_score_adj\x00"), unix.O_WRONLY|unix.O_CLOEXEC, 0, 0, 0)
+	if err == 0 {
+		_, _, _ = unix.RawSyscall(unix.SYS_WRITE, fd, pointer("0"), 1)
+		_, _, _ = unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+	}
+}
+
+// limit sets priority and limits. Of the priority it asks only for what is not so already:
+// a user may not always ask.
+//
+//go:nosplit
+//go:norace
+func (s *stage) limit() {
+	// The system call answers 20-nice, so that it is never negative.
+	now, _, err := unix.RawSyscall(unix.SYS_GETPRIORITY, unix.PRIO_PROCESS, 0, 0)
+	if err != 0 || 20-int(now) != s.nice {
+		if _, _, err := unix.RawSyscall(unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(s.nice)); err != 0 {
+			s.fail("nice", "", err)
+		}
+	}
+	s.setLimit(unix.RLIMIT_NOFILE, &s.given, "open files")
+	for i := range s.limits {
+		l := &s.limits[i]
+		s.setLimit(l.resource, &l.value, l.name)
+	}
+}
+
+//go:nosplit
+//go:norace
+func (s *stage) setLimit(resource uintptr, value *unix.Rlimit, name string) {
+	_, _, err := unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, resource, uintptr(unsafe.Pointer(value)), 0, 0, 0)
+	if err != 0 {
+		s.fail("setrlimit ", name, err)
+	}
+}
+
+// become takes the user and groups of the child, and makes sure that there is no
+// way back.
+//
+//go:nosplit
+//go:norace
+func (s *stage) become() {
+	if s.regroup {
+		_, _, err := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(s.groups)), uintptr(unsafe.Pointer(unsafe.SliceData(s.groups))), 0)
+		if err != 0 {
+			s.fail("setgroups", "", err)
+		}
+	}
+	if _, _, err := unix.RawSyscall(unix.SYS_SETRESGID, s.gid, s.gid, s.gid); err != 0 {
+		s.failID("setgid ", s.gid, err)
+	}
+	if _, _, err := unix.RawSyscall(unix.SYS_SETRESUID, s.uid, s.uid, s.uid); err != 0 {
+		s.failID("setuid ", s.uid, err)
+	}
+	if !s.are(unix.SYS_GETRESUID, s.uid) || !s.are(unix.SYS_GETRESGID, s.gid) {
+		s.say("setuid: the kernel says it is somebody else")
+		s.leave()
+	}
+	if s.uid == 0 {
+		return
+	}
+	if _, _, err := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), 0, ^uintptr(0)); err == 0 {
+		s.say("setuid: it can become root again")
+		s.leave()
+	}
+}
+
+// are tells whether all three of its IDs are id.
+//
+//go:nosplit
+//go:norace
+func (s *stage) are(call, id uintptr) bool {
+	at := uintptr(unsafe.Pointer(&s.ids))
+	_, _, err := unix.RawSyscall(call, at, at+4, at+8)
+	for _, is := range s.ids {
+		if err != 0 || uintptr(is) != id {
+			return false
+		}
+	}
+	return true
+}
+
+// execute tries what execvp(3) would try.
+//
+//go:nosplit
+//go:norace
+func (s *stage) execute() {
+	s.say(launching)
+	if len(s.own) > 0 {
+		pid, _, _ := unix.RawSyscall(unix.SYS_GETPID, 0, 0, 0)
+		s.own[digits(s.own, pid)] = 0
+	}
+	last := unix.ENOENT
+	for i := range s.candidates {
+		place := s.candidates[i]
+		_, _, err := unix.RawSyscall(unix.SYS_EXECVE, place.pointer(), vector(s.argv), vector(s.env))
+		switch {
+		case err == unix.ENOENT && exists(place):
+			s.failAt("exec ", place, ": its interpreter", err)
+		case err == unix.EACCES:
+			last = err // tell this one unless another place has it
+		case err != unix.ENOENT && err != unix.ENOTDIR:
+			s.failAt("exec ", place, "", err)
+		}
+	}
+	s.fail("exec ", s.name, last)
+}
+
+//go:nosplit
+//go:norace
+func exists(place cstring) bool {
+	const here = ^uintptr(99) // AT_FDCWD
+	_, _, err := unix.RawSyscall6(unix.SYS_FACCESSAT, here, place.pointer(), unix.F_OK, 0, 0, 0)
+	return err == 0
+}
+
+// digits writes n in decimal and tells how many digits that took.
+//
+//go:nosplit
+//go:norace
+func digits(to []byte, n uintptr) int {
+	size := 1
+	for rest := n; rest >= 10; rest /= 10 {
+		size++
+	}
+	for i := size - 1; i >= 0; i-- {
+		to[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return size
+}
+
+// failAt says that a step failed, and at which path.
+//
+//go:nosplit
+//go:norace
+func (s *stage) failAt(doing string, path cstring, more string, err unix.Errno) {
+	s.sayNumber(err)
+	s.say(doing)
+	s.write(path.pointer(), len(path)-1)
+	s.say(more)
+	s.leave()
+}
+
+//go:nosplit
+//go:norace
+func (s *stage) failID(doing string, id uintptr, err unix.Errno) {
+	s.sayNumber(err)
+	s.say(doing)
+	var room [len(pidDigits)]byte
+	s.write(uintptr(unsafe.Pointer(&room)), digits(room[:], id))
+	s.leave()
+}
+
+//go:nosplit
+//go:norace
+func (s *stage) fail(doing, what string, err unix.Errno) {
+	s.sayNumber(err)
+	s.say(doing)
+	s.say(what)
+	s.leave()
+}
+
+//go:nosplit
+//go:norace
+func (s *stage) sayNumber(err unix.Errno) {
+	s.word = [3]byte{errnoFollows[0], byte(err), byte(err >> 8)}
+	s.write(uintptr(unsafe.Pointer(&s.word)), len(s.word))
+}
+
+//go:nosplit
+//go:norace
+func (s *stage) say(text string) { s.write(pointer(text), len(text)) }
+
+// write reports. All of a report fits into the pipe, and if it is lost the exit status
+// still says that the program never ran.
+//
+//go:nosplit
+//go:norace
+func (s *stage) write(from uintptr, n int) {
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(s.report), from, uintptr(n))
+}
+
+//go:nosplit
+//go:norace
+func (s *stage) leave() {
+	for {
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT_GROUP, NeverRan, 0, 0)
+	}
+}
+
+// Nothing moves and nothing is collected in the child of a fork, so that an address is good
+// for as long as its memory has an owner.
+
+//go:nosplit
+//go:norace
+func (c cstring) pointer() uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(c))) }
+
+//go:nosplit
+//go:norace
+func pointer(s string) uintptr { return uintptr(unsafe.Pointer(unsafe.StringData(s))) }
+
+//go:nosplit
+//go:norace
+func vector(v []*byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(v))) }
 
 // standardPath is searched when the environment of a child has no PATH.
 const standardPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -20,7 +20,7 @@ const OwnPID = "WATCHDOG_PID="
 const Seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
 // A Spec is what a child becomes once its gate is open. It travels in a sealed
-// memfd that only the stage reads: the keeper never looks into it.
+// memfd, which the keeper reads when it lays out the child and forgets.
 type Spec struct {
 	Argv   []string
 	Path   string // "" looks Argv[0] up in the PATH of Env
