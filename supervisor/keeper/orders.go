@@ -216,24 +216,8 @@ func (k *Keeper) put(c *conn, f wire.Frame, fds []int) []int {
 
 // spawn checks what can be known before anything is begun, and forks.
 func (k *Keeper) spawn(c *conn, f wire.Frame, fds []int) {
-	var full error
-	switch {
-	case f.Slot == "":
-		k.answer(c, f, wire.Invalid, "a child needs a slot")
-		return
-	case len(fds) == 0:
-		k.answer(c, f, wire.Invalid, "a child needs a specification")
-		return
-	case k.table.slots[f.Slot] != nil:
-		k.answer(c, f, wire.SlotTaken, "PID "+itoa(k.table.slots[f.Slot].pid)+" has slot "+f.Slot)
-		return
-	case len(k.table.children) >= maxChildren:
-		full = errors.New("the keeper has " + itoa(maxChildren) + " children and takes no more")
-	default:
-		full = k.table.room(3 + bits.OnesCount32(f.Status&wire.AllPipes))
-	}
-	if full != nil {
-		k.answer(c, f, wire.Full, full.Error())
+	if code, why := k.refusal(&f, fds); why != "" {
+		k.answer(c, f, code, why)
 		return
 	}
 	spec, err := readSpec(fds[0])
@@ -258,6 +242,24 @@ func (k *Keeper) spawn(c *conn, f wire.Frame, fds []int) {
 	answer := ch.message(wire.Spawned, f.Status, gate)
 	answer.frame.ID = f.ID
 	k.send(c, answer)
+}
+
+// refusal is why a child can't be begun, "" if it can.
+func (k *Keeper) refusal(f *wire.Frame, fds []int) (wire.Code, string) {
+	switch {
+	case f.Slot == "":
+		return wire.Invalid, "a child needs a slot"
+	case len(fds) == 0:
+		return wire.Invalid, "a child needs a specification"
+	case k.table.slots[f.Slot] != nil:
+		return wire.SlotTaken, "PID " + itoa(k.table.slots[f.Slot].pid) + " has slot " + f.Slot
+	case len(k.table.children) >= maxChildren:
+		return wire.Full, "the keeper has " + itoa(maxChildren) + " children and takes no more"
+	}
+	if err := k.table.room(3 + bits.OnesCount32(f.Status&wire.AllPipes)); err != nil {
+		return wire.Full, err.Error()
+	}
+	return wire.OK, ""
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
