@@ -245,6 +245,16 @@ func TestChildrenAreClean(t *testing.T) {
 	}
 }
 
+// Nobody else can tell a program its PID before it runs.
+func TestChildIsToldItsPID(t *testing.T) {
+	c := dial(t, keepertest.Start(t))
+	s := shell("s", `test "$WATCHDOG_PID" = $$ && echo "$A and $B"`)
+	s.Env = append(s.Env, "A=before", client.OwnPID, "B=behind")
+	if out, e := run(t, c, s); e.Status != 0 || out != "before and behind\n" {
+		t.Errorf("%+v: %q", e, out)
+	}
+}
+
 func TestOutputAndFilesArriveWhole(t *testing.T) {
 	c := dial(t, keepertest.Start(t))
 	var files []*os.File

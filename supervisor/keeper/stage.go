@@ -71,8 +71,8 @@ type limit struct {
 	name     string
 }
 
-// pidDigits is room for a PID and the NUL behind it.
-const pidDigits = "0000000000\x00"
+// pidDigits is room for a PID.
+const pidDigits = "0000000000"
 
 // newStage lays out a child that has files.
 func newStage(spec *wire.Spec, files []int, given unix.Rlimit) (*stage, error) {
