@@ -11,16 +11,36 @@ import (
 // package syscall execs. It tells nobody what the limit was (golang.org/issue/46279), and
 // the stage, which execs by itself, has to put it back too.
 
-// givenFiles is the limit of open files that the keeper was started with, or its own where
-// that can't be found out.
-func givenFiles() unix.Rlimit {
-	given, err := askFiles()
+// openFiles are the limits of open files: that which this process was given, and that which
+// Go has made of it.
+type openFiles struct {
+	given, raised unix.Rlimit
+	known         bool
+}
+
+// learn finds out what there is to know. Where nothing can be started just now it is tried
+// again with the next child, which gets the keeper's own limit if that fails too.
+func (f *openFiles) learn() {
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &f.raised)
 	if err == nil {
-		return given
+		f.given, err = askFiles()
 	}
-	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &given)
-	say("the limit of open files that it was started with: " + err.Error() + ": children get " + itoa(int(given.Cur)))
-	return given
+	if f.known = err == nil; !f.known {
+		say("the limit of open files that it was started with: " + err.Error())
+	}
+}
+
+// forChild is the limit that a child gets if its specification names none, nil if that is the
+// keeper's: also if somebody has set that since (prlimit(1)).
+func (f *openFiles) forChild() *unix.Rlimit {
+	if !f.known {
+		f.learn()
+	}
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil || !f.known || now != f.raised {
+		return nil
+	}
+	return &f.given
 }
 
 // askFiles starts a program and looks at the limit that it was given. Package syscall

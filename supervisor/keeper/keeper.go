@@ -34,8 +34,8 @@ type Keeper struct {
 	options Options
 	listen  listener
 	signals *signals
-	null    int         // /dev/null: the children's standard input, and a drain
-	files   unix.Rlimit // how many open files a child may have if it is not told otherwise
+	null    int // /dev/null: the children's standard input, and a drain
+	files   openFiles
 
 	table table
 	conns []*conn
@@ -95,7 +95,7 @@ func newKeeper(o Options) (*Keeper, error) {
 		return nil, failed("become the parent of orphans", err)
 	}
 	k := &Keeper{options: o, rights: make([]byte, wire.RightsSpace()), renewal: renewal{pidfd: -1, words: -1}}
-	k.files = givenFiles()
+	k.files.learn()
 	k.table.init(descriptorLimit())
 	return k, k.store.open()
 }

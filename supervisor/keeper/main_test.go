@@ -281,7 +281,7 @@ func beBreeder(args []string) error {
 		}
 		living[ch.Slot] = ch.PID
 		select {
-		case e := <-c.Exits(): // or the stage found no room for a thread of Go's
+		case e := <-c.Exits(): // or the stage died
 			refused = e.Failure
 			if refused == "" {
 				return fmt.Errorf("a stage that died looks like a program: %+v", e)

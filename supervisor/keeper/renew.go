@@ -270,6 +270,7 @@ func Resume(o Options, fd int) (int, error) {
 		k.send(k.commander, message{frame: wire.Frame{Op: wire.Done, ID: k.renewal.id, Status: 1, Data: []byte(before + "\n" + o.Version)}, gate: -1})
 	}
 	k.renewal = renewal{pidfd: -1, words: -1}
-	k.superdGone() // it may have ended in between
+	k.superdGone()      // it may have ended in between
+	k.soon = time.Now() // and so may a child, before signals were caught
 	return k.run(), nil
 }

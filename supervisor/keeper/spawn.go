@@ -85,7 +85,7 @@ func (k *Keeper) fork(f *wire.Frame, b birth) (*child, int, error) {
 	if err := p.open(f.Status); err != nil {
 		return nil, -1, err
 	}
-	s, err := newStage(&b.spec, p.given(k.null, b.files), k.files)
+	s, err := newStage(&b.spec, p.given(k.null, b.files), k.files.forChild())
 	if err != nil {
 		return nil, -1, failed("prepare a child", err)
 	}

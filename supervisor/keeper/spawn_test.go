@@ -94,6 +94,46 @@ func TestFailuresAreNamed(t *testing.T) {
 	}
 }
 
+// Whatever a path is, its failure is told: one that no frame holds would be told for ever.
+func TestFailureOfALongPath(t *testing.T) {
+	c := dial(t, keepertest.Start(t))
+	for length, want := range map[int]string{4090: "no such file or directory", 100_000: "file name too long"} {
+		s := shell("s", "exit 7")
+		s.Dir = "/" + strings.Repeat("long/", length/5)
+		if _, e := run(t, c, s); e.Status != 111<<8 || !strings.HasPrefix(e.Failure, "chdir /long/long/") || !strings.HasSuffix(e.Failure, want) {
+			t.Errorf("%d bytes: %+v", length, e)
+		}
+	}
+	s := shell("s", "exit 7")
+	s.Argv = []string{strings.Repeat("x", 300)}
+	if _, err := c.Spawn(t.Context(), s); err == nil || !strings.Contains(err.Error(), "xxx…: file name too long") {
+		t.Errorf("a name that no file can have: %v", err)
+	}
+	if out, e := run(t, c, shell("s", "echo on")); out != "on\n" {
+		t.Errorf("afterwards: %+v: %q", e, out)
+	}
+}
+
+// Who changes the limit of the keeper means its children, too.
+func TestLimitThatWasSetSince(t *testing.T) {
+	k := keepertest.Launch(t, mood("dirty"), "sleep", "infinity")
+	eventually(t, "the keeper serves", func() bool { _, err := os.Stat(k.Socket()); return err == nil })
+	c := dial(t, k)
+	files := func() string {
+		out, _ := run(t, c, shell("s", "ulimit -Sn; ulimit -Hn"))
+		return strings.Join(strings.Fields(out), " ")
+	}
+	if got := files(); got != "777 4000" {
+		t.Errorf("as it was given: %s", got)
+	}
+	if err := unix.Prlimit(k.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1500, Max: 3000}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := files(); got != "1500 3000" {
+		t.Errorf("as it was set: %s", got)
+	}
+}
+
 // A stage that is killed says nothing. It must not look like a program that was.
 func TestStageThatDiesIsAFailure(t *testing.T) {
 	c := dial(t, keepertest.Start(t))

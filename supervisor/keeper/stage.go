@@ -42,9 +42,10 @@ type stage struct {
 	sorted       []int // the same
 	gate, report int
 
-	given  unix.Rlimit // of open files, see givenFiles
-	nice   int
-	limits []limit
+	given    *unix.Rlimit // of open files, see openFiles; nil: as it is
+	nice     int
+	niceness string // the same for people
+	limits   []limit
 
 	regroup  bool // groups are to be set
 	groups   []uint32
@@ -71,13 +72,16 @@ type limit struct {
 	name     string
 }
 
+// longestName is NAME_MAX of limits.h: no file that could be looked up has a longer one.
+const longestName = 255
+
 // pidDigits is room for a PID.
 const pidDigits = "0000000000"
 
 // newStage lays out a child that has files.
-func newStage(spec *wire.Spec, files []int, given unix.Rlimit) (*stage, error) {
+func newStage(spec *wire.Spec, files []int, given *unix.Rlimit) (*stage, error) {
 	s := &stage{
-		files: files, sorted: slices.Sorted(slices.Values(files)), given: given, nice: int(spec.Nice), umask: uintptr(spec.Umask & 0o777),
+		files: files, sorted: slices.Sorted(slices.Values(files)), given: given, nice: int(spec.Nice), niceness: itoa(int(spec.Nice)), umask: uintptr(spec.Umask & 0o777),
 		uid: uintptr(spec.UID), gid: uintptr(spec.GID), groups: spec.Groups,
 		// Without privilege there is no choice; then the groups must be those we have.
 		regroup: os.Geteuid() == 0 || len(spec.Groups) > 0 && !haveGroups(spec.Groups),
@@ -94,6 +98,9 @@ func newStage(spec *wire.Spec, files []int, given unix.Rlimit) (*stage, error) {
 	places := []string{s.name}
 	if s.name == "" {
 		s.name = spec.Argv[0]
+		if len(s.name) > longestName && !strings.Contains(s.name, "/") {
+			return nil, failed("exec "+s.name[:longestName]+"…", unix.ENAMETOOLONG)
+		}
 		places = candidates(s.name, spec.Env)
 	}
 	for _, p := range places {
@@ -306,22 +313,18 @@ func (s *stage) limit() {
 	now, _, err := unix.RawSyscall(unix.SYS_GETPRIORITY, unix.PRIO_PROCESS, 0, 0)
 	if err != 0 || 20-int(now) != s.nice {
 		if _, _, err := unix.RawSyscall(unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(s.nice)); err != 0 {
-			s.fail("nice", "", err)
+			s.fail("nice ", s.niceness, err)
 		}
 	}
-	s.setLimit(unix.RLIMIT_NOFILE, &s.given, "open files")
+	if s.given != nil { // if it can't be had, what the keeper has must do
+		_, _, _ = unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(s.given)), 0, 0, 0)
+	}
 	for i := range s.limits {
 		l := &s.limits[i]
-		s.setLimit(l.resource, &l.value, l.name)
-	}
-}
-
-//go:nosplit
-//go:norace
-func (s *stage) setLimit(resource uintptr, value *unix.Rlimit, name string) {
-	_, _, err := unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, resource, uintptr(unsafe.Pointer(value)), 0, 0, 0)
-	if err != 0 {
-		s.fail("setrlimit ", name, err)
+		_, _, err := unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, l.resource, uintptr(unsafe.Pointer(&l.value)), 0, 0, 0)
+		if err != 0 {
+			s.fail("setrlimit ", l.name, err)
+		}
 	}
 }
 
@@ -421,6 +424,10 @@ func digits(to []byte, n uintptr) int {
 	return size
 }
 
+// toldPath is how much of a path is told: a report wakes nobody, so that all of it has to
+// fit into the pipe.
+const toldPath = 1000
+
 // failAt says that a step failed, and at which path.
 //
 //go:nosplit
@@ -428,7 +435,7 @@ func digits(to []byte, n uintptr) int {
 func (s *stage) failAt(doing string, path cstring, more string, err unix.Errno) {
 	s.sayNumber(err)
 	s.say(doing)
-	s.write(path.pointer(), len(path)-1)
+	s.write(path.pointer(), min(len(path)-1, toldPath))
 	s.say(more)
 	s.leave()
 }
@@ -463,8 +470,7 @@ func (s *stage) sayNumber(err unix.Errno) {
 //go:norace
 func (s *stage) say(text string) { s.write(pointer(text), len(text)) }
 
-// write reports. All of a report fits into the pipe, and if it is lost the exit status
-// still says that the program never ran.
+// write reports. If that is lost the exit status still says that the program never ran.
 //
 //go:nosplit
 //go:norace

@@ -175,10 +175,11 @@ func (c *child) message(op wire.Op, knows uint32, gate int) message {
 	return m
 }
 
+// exit tells no more of the reason than a frame holds: what is not sent is never acknowledged.
 func (c *child) exit() wire.Frame {
 	return wire.Frame{
 		Op: wire.Exit, Slot: c.slot, PID: uint32(c.pid), Start: c.start,
-		Status: c.status, Time: c.at, Data: []byte(c.reason),
+		Status: c.status, Time: c.at, Data: []byte(c.reason[:min(len(c.reason), wire.MaxData)]),
 	}
 }
 
