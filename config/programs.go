@@ -142,7 +142,7 @@ func checkProgramTemplates(n node, p *Program) {
 
 // checkOutput holds together what becomes of a process's output.
 func checkOutput(n node, o *Output, processes int) {
-	if isPath(o.Stdout) && o.Stderr == o.Stdout {
+	if isPath(o.Stdout) && filepath.Clean(o.Stderr) == filepath.Clean(o.Stdout) {
 		o.Stderr = "stdout" // one file has one writer
 	}
 	for name, path := range map[string]string{"stdout": o.Stdout, "stderr": o.Stderr} {
@@ -166,11 +166,12 @@ func ownFile(n node, o *Output, taken map[string]Problem) {
 			continue
 		}
 		at := n.at(name)
-		if first, ok := taken[path]; ok {
+		clean := filepath.Clean(path) // two ways to write a path are one file
+		if first, ok := taken[clean]; ok {
 			at.wrong("%q is what %s (%s:%d) writes to; each program needs a file of its own", short(path), first.Key, first.File, first.Line)
 			continue
 		}
-		taken[path] = at.problem("")
+		taken[clean] = at.problem("")
 	}
 }
 

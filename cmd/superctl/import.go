@@ -24,12 +24,15 @@ func (c *cli) importCommand() *cobra.Command {
 		Args: arguments(1, 1, "one SUPERVISORD.CONF"),
 		RunE: func(_ *cobra.Command, args []string) error { return c.importFile(args[0], output, apps) },
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "write to `FILE` instead of standard output; a file that is there already is not overwritten")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "write to `FILE` instead of standard output, which is also -; a file that is there already is not overwritten")
 	cmd.Flags().BoolVar(&apps, "apps", false, "make PHP workers below a link called current workers of an app, which superctl switch moves between releases")
 	return cmd
 }
 
 func (c *cli) importFile(path, output string, apps bool) error {
+	if output == "-" {
+		output = ""
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		return fmt.Errorf("look up the name of this host: %w", err)

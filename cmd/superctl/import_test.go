@@ -38,6 +38,9 @@ func TestImport(t *testing.T) {
 	if written, err := os.ReadFile(toml); err != nil || !strings.Contains(string(written), "[program.worker]") || !strings.Contains(out, "[program.worker]") {
 		t.Errorf("%v, %s", err, written)
 	}
+	if code, dash, _ := runImport(t, conf, "-o", "-"); code != 0 || dash != out {
+		t.Errorf("-o -: exit %d, %s", code, dash)
+	}
 	var o, e bytes.Buffer
 	if code := (&cli{out: &o, talk: &e}).run(t.Context(), []string{"check", toml}); code != 0 {
 		t.Errorf("check says %d: %s", code, e.String())

@@ -3,6 +3,7 @@ package supervisord
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -53,6 +54,9 @@ func Convert(c *Conf, opts Options) *Result {
 	r := &Result{TOML: w.b.String(), Programs: map[string][]string{}, Refused: p.refused, Replaced: replaced, Findings: c.Findings}
 	for _, u := range p.units {
 		r.Programs[u.name] = u.listed
+	}
+	if len(r.TOML) > maxFile {
+		r.Findings = append(r.Findings, Finding{Kind: Refused, Text: "the result is larger than 1 MiB, and superd takes no such file: divide it, and name the parts in include"})
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(fileOrder(c.Files, a.File), fileOrder(c.Files, b.File)), cmp.Compare(a.Line, b.Line))
@@ -308,7 +312,11 @@ func (p *plan) unit(w *tomlWriter, u *unit) {
 	p.life(w, u)
 	p.stop(w, u)
 	umask := one.Umask
-	if umask < 0 {
+	switch {
+	case umask >= 0:
+	case p.conf.Daemon.NoDaemon: // see base
+		umask = 0o022
+	default:
 		umask = p.conf.Daemon.Umask
 	}
 	if umask != 0o022 {
@@ -368,10 +376,7 @@ func variables(marked string) []string {
 
 func (p *plan) directory(w *tomlWriter, u *unit) {
 	directory, s := u.process.Directory, u.program.section
-	base := "/"
-	if d := p.conf.Daemon.Directory; d != "" && strings.HasPrefix(d, "/") && !p.conf.Daemon.NoDaemon {
-		base = d
-	}
+	base := p.base()
 	switch {
 	case directory == "" && base != "/":
 		w.text("directory", text(base))
@@ -379,7 +384,7 @@ func (p *plan) directory(w *tomlWriter, u *unit) {
 	case strings.HasPrefix(directory, "/") || strings.HasPrefix(directory, string(openMark)):
 		w.text("directory", text(directory))
 	default:
-		absolute := strings.TrimSuffix(base, "/") + "/" + directory
+		absolute := filepath.Join(base, directory)
 		p.find(Changed, s, "directory", "is relative to where supervisord was started, which superd cannot know; taken is %s", text(absolute))
 		w.text("directory", text(absolute))
 	}

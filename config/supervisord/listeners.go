@@ -27,11 +27,10 @@ func (p *plan) listeners() []string {
 			p.refuse(program.section, "its command %v; supervisord could never start it", err)
 			continue
 		}
-		switch tool := toolOf(words); {
-		case tool == "memmon" && p.memmon(g, words):
+		switch tool, active := toolOf(words), program.Processes[0].AutoStart; {
+		case active && (tool == "memmon" && p.memmon(g, words) || tool == "httpok" && p.httpok(g, words)):
 			replaced = append(replaced, g.names()...)
-		case tool == "httpok" && p.httpok(g, words):
-			replaced = append(replaced, g.names()...)
+			p.surroundings(program.section, tool)
 		case slices.Contains([]string{"crashmail", "crashmailbatch", "crashsms", "fatalmailbatch"}, tool):
 			p.refuse(program.section, "superd sends no mail; let a program of yours follow superctl events -f --json, where each exit and failure is a line")
 		default:
@@ -61,6 +60,20 @@ func (p *plan) keep(g *Group, program *Program) {
 	p.find(Changed, program.section, "events", "superd sends no events to its programs, so this one is not started by itself (autostart = false); let it follow superctl events -f --json instead of %s", strings.Join(g.Events, ", "))
 	if p.has(program.section, "result_handler") {
 		p.find(Ignored, program.section, "result_handler", "is code in Python for events, of which there are none")
+	}
+}
+
+// surroundings tells what a listener ran with, when superd does its work.
+func (p *plan) surroundings(s *section, tool string) {
+	var had []string
+	for _, key := range s.keys {
+		name, _, _ := strings.Cut(key, "_logfile")
+		if slices.Contains([]string{"environment", "user", "directory", "umask", "stdout", "stderr"}, name) {
+			had = append(had, key)
+		}
+	}
+	if len(had) > 0 {
+		p.find(Ignored, s, had[0], "what only %s itself ran with is not taken over: %s", tool, strings.Join(had, ", "))
 	}
 }
 

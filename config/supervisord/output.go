@@ -73,16 +73,8 @@ func (p *plan) destination(u *unit, name string, s Stream) string {
 		return "inherit"
 	case device(s.Log) != "":
 		return device(s.Log)
-	case strings.HasPrefix(s.Log, "/") || strings.HasPrefix(s.Log, string(openMark)):
-		return text(s.Log)
 	}
-	base := "/"
-	if d := p.conf.Daemon.Directory; strings.HasPrefix(d, "/") {
-		base = strings.TrimSuffix(d, "/") + "/"
-	}
-	absolute := base + s.Log
-	p.find(Changed, section, name+"_logfile", "is relative to where supervisord was started, which superd cannot know; taken is %s", text(absolute))
-	return text(absolute)
+	return text(s.Log)
 }
 
 // env writes the environment; a value may be a template.
@@ -142,17 +134,17 @@ func (p *plan) general() {
 		"user":             "superd itself runs as root; programs without a user run as this one",
 		"nodaemon":         "superd run is always in the foreground; systemd, or the container, starts it",
 		"environment":      "is in the env of every program",
-		"directory":        "is the directory of programs that name none",
 	}
 	for _, key := range s.keys {
-		if text, ok := about[key]; ok && (key != "directory" || p.conf.Daemon.Directory != "") {
+		if text, ok := about[key]; ok {
 			kind := Ignored
-			if slices.Contains([]string{"minfds", "minprocs", "user", "nodaemon", "environment", "directory"}, key) {
+			if slices.Contains([]string{"minfds", "minprocs", "user", "nodaemon", "environment"}, key) {
 				kind = Note
 			}
 			p.find(kind, s, key, "%s", text)
 		}
 	}
+	p.daemonized()
 	if len(p.units) > 0 {
 		for _, text := range everywhere {
 			p.conf.Findings = append(p.conf.Findings, Finding{Kind: Changed, Text: text})
@@ -163,6 +155,25 @@ func (p *plan) general() {
 	}
 	if c, ok := p.conf.ini.named["supervisorctl"]; ok {
 		p.find(Ignored, c, "", "superctl finds superd by --socket or SUPERD_SOCKET, and needs none of this; supervisorctl itself is told -s unix:///run/superd/supervisor.sock")
+	}
+}
+
+// daemonized tells of what supervisord does only when it goes into the background.
+func (p *plan) daemonized() {
+	d := p.conf.Daemon
+	for key, effect := range map[string]string{
+		"directory": "is the directory of programs that name none",
+		"umask":     "is the umask of programs that name none",
+	} {
+		switch {
+		case !p.has(d.section, key) || key == "directory" && d.Directory == "":
+		case d.NoDaemon:
+			p.find(Unhelpful, d.section, key, "has an effect only when supervisord goes into the background, and nodaemon is true: it is not taken over")
+		case key == "directory" && p.base() != d.Directory:
+			p.find(Changed, d.section, key, "is relative to where supervisord was started, which superd cannot know; programs that name no directory are run in /")
+		default:
+			p.find(Note, d.section, key, "%s, as when supervisord goes into the background; started with -n, as by Debian's unit, it did not do that", effect)
+		}
 	}
 }
 

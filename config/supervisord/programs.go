@@ -68,9 +68,12 @@ type part struct {
 	r       *reader
 	section *section
 	values  values
+	outer   map[string]bool // variables that its environment= takes from supervisord's own
 }
 
-func (r *reader) part(s *section, v values) *part { return &part{r: r, section: s, values: v} }
+func (r *reader) part(s *section, v values) *part {
+	return &part{r: r, section: s, values: v, outer: make(map[string]bool)}
+}
 
 // formatter is values and the environment.
 type formatter struct {
@@ -226,7 +229,8 @@ func (r *reader) program(s *section, kind, group string) *Program {
 }
 
 // processes makes each process. As in supervisord they share one dictionary, so that
-// what environment= sets for one can be met by the next.
+// what environment= sets for one can be met by the next, unless supervisord has it in its
+// own environment.
 func (r *reader) processes(p *part, program *Program, like Process, processName string, n int) {
 	before := len(r.fails)
 	for i := program.first; i < program.first+n && len(r.fails) == before; i++ {
@@ -286,6 +290,7 @@ func (p *part) stream(name string) Stream {
 
 // process reads what may differ from one process to the next.
 func (r *reader) process(p *part, one *Process, processName string) {
+	p.renew()
 	text, _ := r.ini.get(p.section, "environment")
 	own := r.environment(p, text.value)
 	for name, value := range own {
@@ -309,6 +314,22 @@ func (r *reader) process(p *part, one *Process, processName string) {
 		r.fail(p.section, "process_name", "%v", err)
 	}
 	one.Name = p.resolve("process_name", name)
+}
+
+// renew forgets what environment= of the process before has set over supervisord's own
+// environment: options.py, _processes_from_section, updates from that for every process.
+func (p *part) renew() {
+	for key := range p.values {
+		name, is := strings.CutPrefix(key, "ENV_")
+		if !is {
+			continue
+		}
+		_, daemon := p.r.own[key]
+		_, set := p.r.opts.LookupEnv(name)
+		if daemon || set || p.outer[name] {
+			delete(p.values, key)
+		}
+	}
 }
 
 // log reads where a stream goes. Its value is formatted twice.

@@ -272,11 +272,31 @@ func (r *reader) daemon() {
 	}
 }
 
+// others names the sections that go with a group.
+func (g *Group) others() string {
+	var all []string
+	for _, p := range g.Programs {
+		if p.section != g.section {
+			all = append(all, "["+p.section.name+"]")
+		}
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return ", nor what is in it: " + strings.Join(all, ", ")
+}
+
 func path(text string) (string, error) { return expandUser(text), nil }
 
 // environment formats and splits an environment=.
 func (r *reader) environment(p *part, text string) map[string]string {
-	formatted, err := r.symbolic(p.values).format(text)
+	from := r.symbolic(p.values)
+	symbol := from.env
+	from.env = func(name string) (string, bool) {
+		p.outer[name] = true
+		return symbol(name)
+	}
+	formatted, err := from.format(text)
 	if err == nil {
 		var pairs map[string]string
 		if pairs, err = environment(formatted); err == nil {
@@ -309,7 +329,7 @@ func (r *reader) groups() {
 	r.conf.Groups = slices.DeleteFunc(r.conf.Groups, func(g *Group) bool {
 		first, twice := seen[g.Name]
 		if twice {
-			r.find(Unhelpful, g.section, "", "a group of that name is there already, [%s], and supervisord never runs the second", first.section.name)
+			r.find(Unhelpful, g.section, "", "a group of that name is there already, [%s], and supervisord never runs the second%s", first.section.name, g.others())
 		}
 		seen[g.Name] = cmp.Or(first, g)
 		return twice

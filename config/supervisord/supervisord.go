@@ -133,13 +133,14 @@ func readable(text string) error {
 	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"):
 		return errors.New("is text in UTF-16, which supervisord could not read either; convert it, such as with iconv -f utf-16 -t utf-8")
 	case strings.HasPrefix(text, "\ufeff"):
-		return errors.New("begins with a byte order mark, for which supervisord does not take it; save it as UTF-8 without one")
+		return errors.New("begins with a byte order mark in line 1, for which supervisord does not take it; save it as UTF-8 without one")
 	case !utf8.ValidString(text):
 		valid := strings.ToValidUTF8(text, "\ufffd")
 		line := strings.Count(text[:common(text, valid)], "\n") + 1
 		return fmt.Errorf("is not text in UTF-8 in line %d, and supervisord could not read it either; convert it, such as with iconv -f latin1 -t utf-8", line)
 	case strings.ContainsRune(text, 0):
-		return errors.New("has a NUL byte in it, which neither a command nor a variable can hold")
+		line := strings.Count(text[:strings.IndexByte(text, 0)], "\n") + 1
+		return fmt.Errorf("has a NUL byte in line %d, which neither a command nor a variable can hold", line)
 	case strings.ContainsRune(text, openMark), strings.ContainsRune(text, closeMark):
 		return errors.New("has U+FDD0 or U+FDD1 in it, which are not characters; remove them")
 	}

@@ -192,7 +192,7 @@ func TestTold(t *testing.T) {
 		},
 		"a byte order mark": {
 			conf: "\ufeff[supervisord]\n",
-			tell: "s.conf: begins with a byte order mark",
+			tell: "s.conf: begins with a byte order mark in line 1",
 		},
 		"UTF-16": {
 			conf: "\xff\xfe[\x00s\x00",
@@ -206,6 +206,53 @@ func TestTold(t *testing.T) {
 			conf: "[program:web]\ncommand=web 80%(process_num)02d\nnumprocs=12\nprocess_name=%(process_num)s\nstdout_logfile=/l/x.log\nredirect_stderr=true\n",
 			tell: "each has a file of its own now, such as /l/x-1.log\nchanged:",
 			not:  "x-2.log, ",
+		},
+		"a variable of itself, that is not set here": {
+			conf: "[program:w]\ncommand=w\nnumprocs=40\nprocess_name=%(process_num)s\nenvironment=A=\"%(ENV_A)s%(ENV_A)s\"\n",
+			toml: "processes = 40\n",
+			tell: "[program:w] environment: changed: {env:A}",
+			not:  "differ by their number",
+		},
+		"two ways to write one path": {
+			conf: "[supervisord]\ndirectory=/srv\n[program:a]\ncommand=a\nstdout_logfile=l/x.log\nstderr_logfile=/srv/l/../l//x.log\n[program:b]\ncommand=b\nstdout_logfile=/srv/./l/x.log\nredirect_stderr=true\n",
+			toml: `stdout = "/srv/l/x.log", compress`,
+			tell: "[program:b] stdout_logfile: changed: several processes wrote to /srv/l/x.log",
+			not:  "..",
+		},
+		"what only the background does": {
+			conf: "[supervisord]\nnodaemon=true\ndirectory=/srv\numask=077\n[program:a]\ncommand=a\nstdout_logfile=x.log\n",
+			toml: `stdout = "/x.log"`,
+			tell: "s.conf:3: [supervisord] directory: unhelpful: has an effect only when supervisord goes into the background",
+			not:  `umask = "077"`,
+		},
+		"what the background does": {
+			conf: "[supervisord]\ndirectory=/srv\numask=077\n[program:a]\ncommand=a\n",
+			toml: `umask = "077"`,
+			tell: "s.conf:3: [supervisord] umask: note: is the umask of programs that name none, as when",
+		},
+		"supervisord's directory is relative": {
+			conf: "[supervisord]\ndirectory=var\n[program:a]\ncommand=a\n",
+			tell: "s.conf:2: [supervisord] directory: changed: is relative to where",
+			not:  "is the directory of programs",
+		},
+		"a watch that nobody starts": {
+			conf: "[program:a]\ncommand=a\n[eventlistener:m]\ncommand=memmon -a 250MB\nevents=TICK_60\nautostart=false\n",
+			toml: "[program.m]",
+			tell: "[eventlistener:m] events: changed: superd sends no events",
+			not:  "max_memory",
+		},
+		"what a watch ran with": {
+			conf: "[program:a]\ncommand=a\n[eventlistener:m]\ncommand=memmon -a 250MB\nevents=TICK_60\nenvironment=A=1\nstderr_logfile=/l/m\n",
+			toml: `max_memory = "250MiB"`,
+			tell: "s.conf:6: [eventlistener:m] environment: ignored: what only memmon itself ran with is not taken over: environment, stderr_logfile",
+		},
+		"a group with the name of a listener": {
+			conf: "[program:a]\ncommand=a\n[group:m]\nprograms=a\n[eventlistener:m]\ncommand=/bin/m\nevents=TICK_60\n",
+			tell: "never runs the second, nor what is in it: [program:a]",
+		},
+		"a NUL byte": {
+			conf: "[program:a]\ncommand=a\x00b\n",
+			tell: "s.conf: has a NUL byte in line 2",
 		},
 		"a command that cannot be formatted": {
 			conf: "[program:web]\ncommand=%(web)s\n",

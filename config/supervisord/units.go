@@ -3,6 +3,7 @@ package supervisord
 import (
 	"cmp"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -229,6 +230,10 @@ func (p *plan) sameFiles() {
 	for _, u := range p.units {
 		own := *u.process
 		u.process = &own
+		own.Stdout.Log = p.whole(u, "stdout", own.Stdout.Log)
+		if !own.Redirect {
+			own.Stderr.Log = p.whole(u, "stderr", own.Stderr.Log)
+		}
 		one := own.Stderr.Log == own.Stdout.Log
 		p.ownFile(u, "stdout", &own.Stdout)
 		switch {
@@ -239,6 +244,29 @@ func (p *plan) sameFiles() {
 			p.ownFile(u, "stderr", &own.Stderr)
 		}
 	}
+}
+
+// whole is the path of a log, absolute and without detours: two ways to write one path are
+// one file.
+func (p *plan) whole(u *unit, name, path string) string {
+	switch {
+	case path == logAuto || path == logNone || device(path) != "" || strings.HasPrefix(path, string(openMark)):
+		return path
+	case strings.HasPrefix(path, "/"):
+		return filepath.Clean(path)
+	}
+	absolute := filepath.Join(p.base(), path)
+	p.find(Changed, u.program.section, name+"_logfile", "is relative to where supervisord was started, which superd cannot know; taken is %s", text(absolute))
+	return absolute
+}
+
+// base is where supervisord goes before it starts anything: nowhere if it stays in the
+// foreground (options.py, daemonize).
+func (p *plan) base() string {
+	if d := p.conf.Daemon; strings.HasPrefix(d.Directory, "/") && !d.NoDaemon {
+		return d.Directory
+	}
+	return "/"
 }
 
 func (p *plan) ownFile(u *unit, name string, s *Stream) {
