@@ -45,7 +45,7 @@ func (p *plan) output(w *tomlWriter, u *unit) {
 	if len(keys) > 0 {
 		w.key("log", "{ "+strings.Join(keys, ", ")+" }")
 	}
-	if own(stdout) && own(stderr) && (one.Stdout.MaxBytes != one.Stderr.MaxBytes || one.Stdout.Backups != one.Stderr.Backups) {
+	if own(stdout) && (own(stderr) || !one.Redirect && one.Stderr.Log == one.Stdout.Log) && (one.Stdout.MaxBytes != one.Stderr.MaxBytes || one.Stdout.Backups != one.Stderr.Backups) {
 		p.find(Changed, s, "stderr_logfile_maxbytes", "both outputs are rotated alike in superd; what stdout_logfile_… says counts for both")
 	}
 }

@@ -216,8 +216,13 @@ func TestTold(t *testing.T) {
 		"two ways to write one path": {
 			conf: "[supervisord]\ndirectory=/srv\n[program:a]\ncommand=a\nstdout_logfile=l/x.log\nstderr_logfile=/srv/l/../l//x.log\n[program:b]\ncommand=b\nstdout_logfile=/srv/./l/x.log\nredirect_stderr=true\n",
 			toml: `stdout = "/srv/l/x.log", compress`,
-			tell: "[program:b] stdout_logfile: changed: several processes wrote to /srv/l/x.log",
+			tell: "[program:b] stdout_logfile: changed: several processes wrote to /srv/./l/x.log",
 			not:  "..",
+		},
+		"one file that is rotated in two ways": {
+			conf: "[program:a]\ncommand=a\nstdout_logfile=/l/x.log\nstdout_logfile_maxbytes=20MB\nstderr_logfile=/l/./x.log\n",
+			toml: `max_size = "20MiB"`,
+			tell: "[program:a] stderr_logfile_maxbytes: changed: both outputs are rotated alike",
 		},
 		"what only the background does": {
 			conf: "[supervisord]\nnodaemon=true\ndirectory=/srv\numask=077\n[program:a]\ncommand=a\nstdout_logfile=x.log\n",

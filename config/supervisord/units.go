@@ -234,7 +234,7 @@ func (p *plan) sameFiles() {
 		if !own.Redirect {
 			own.Stderr.Log = p.whole(u, "stderr", own.Stderr.Log)
 		}
-		one := own.Stderr.Log == own.Stdout.Log
+		one := filepath.Clean(own.Stderr.Log) == filepath.Clean(own.Stdout.Log)
 		p.ownFile(u, "stdout", &own.Stdout)
 		switch {
 		case own.Redirect:
@@ -246,16 +246,12 @@ func (p *plan) sameFiles() {
 	}
 }
 
-// whole is the path of a log, absolute and without detours: two ways to write one path are
-// one file.
+// whole is the path of a log, absolute.
 func (p *plan) whole(u *unit, name, path string) string {
-	switch {
-	case path == logAuto || path == logNone || device(path) != "" || strings.HasPrefix(path, string(openMark)):
+	if path == logAuto || path == logNone || strings.HasPrefix(path, "/") || strings.HasPrefix(path, string(openMark)) {
 		return path
-	case strings.HasPrefix(path, "/"):
-		return filepath.Clean(path)
 	}
-	absolute := filepath.Join(p.base(), path)
+	absolute := strings.TrimSuffix(p.base(), "/") + "/" + path
 	p.find(Changed, u.program.section, name+"_logfile", "is relative to where supervisord was started, which superd cannot know; taken is %s", text(absolute))
 	return absolute
 }
@@ -277,10 +273,10 @@ func (p *plan) ownFile(u *unit, name string, s *Stream) {
 	if u.processes > 1 && !strings.Contains(s.Log, mark("slot")) {
 		s.Log = beforeExtension(s.Log, "-"+mark("slot"))
 	}
-	if other, taken := p.logs[s.Log]; taken && other != u.name {
+	if other, taken := p.logs[filepath.Clean(s.Log)]; taken && other != u.name {
 		s.Log = beforeExtension(s.Log, "-"+u.name)
 	}
-	if _, taken := p.logs[s.Log]; taken {
+	if _, taken := p.logs[filepath.Clean(s.Log)]; taken {
 		s.Log = beforeExtension(s.Log, "-"+name)
 	}
 	if key := name + "_logfile"; s.Log != was && !p.told(u.program.section, key) {
@@ -290,7 +286,7 @@ func (p *plan) ownFile(u *unit, name string, s *Stream) {
 		}
 		p.find(Changed, u.program.section, key, "several processes wrote to %s, and rotated it under each other; each has a file of its own now, %s%s", text(was), such, text(s.Log))
 	}
-	p.logs[s.Log] = u.name
+	p.logs[filepath.Clean(s.Log)] = u.name
 }
 
 // told tells whether a key of a section has a finding that begins like that of ownFile.
