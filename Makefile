@@ -51,7 +51,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	@packaging/fuzz $(FUZZTIME)
 
 e2e: build bin/nfpm ## stories against real php-fpm, nginx and Redis
-	go test -race -tags e2e -count=1 -timeout 40m ./e2e/...
+	go test -race -tags e2e -count=1 -timeout 50m ./e2e/...
 
 systemd-test: deps build ## of e2e, the shipped unit under a systemd of its own, in namespaces
 	go test -race -tags e2e -count=1 -timeout 10m -v -run '^TestUnit' ./e2e/

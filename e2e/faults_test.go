@@ -267,6 +267,8 @@ func TestSuccessorDiesBetween(t *testing.T) {
 	if o := s.ctl(6, "upgrade"); !strings.Contains(o.Err, kill) {
 		t.Errorf("superctl does not say %q: %s", kill, o)
 	}
+	const stay = 3 // a master and two workers: what was parked has ended
+	eventually(t, 20*time.Second, "the rollback has left nothing behind", func() bool { return len(s.children()) == stay })
 	children := s.children()
 	if err := syscall.Kill(was, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
