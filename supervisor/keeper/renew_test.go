@@ -93,11 +93,7 @@ func (r *renewable) program() uint64 {
 
 func (r *renewable) descriptors() int {
 	r.t.Helper()
-	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.PID()))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return len(names)
+	return descriptors(r.t, r.PID())
 }
 
 func (r *renewable) renew(c *client.Client, before, after string) {

@@ -126,10 +126,10 @@ func TestLimitThatWasSetSince(t *testing.T) {
 	if got := files(); got != "777 4000" {
 		t.Errorf("as it was given: %s", got)
 	}
-	if err := unix.Prlimit(k.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1500, Max: 3000}, nil); err != nil {
+	if err := unix.Prlimit(k.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1500, Max: 4000}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if got := files(); got != "1500 3000" {
+	if got := files(); got != "1500 4000" {
 		t.Errorf("as it was set: %s", got)
 	}
 }
@@ -282,6 +282,29 @@ func TestChildrenAreClean(t *testing.T) {
 	// ls itself opens one for the directory
 	if n := strings.Join(got, " "); !strings.HasPrefix(out, "/usr\n") || n != "0 1 2 3 4 5" {
 		t.Errorf("descriptors are %s: %s", n, out)
+	}
+}
+
+// A program is looked for as execvp(3) does: what can't be run, and what is no directory,
+// does not end the search.
+func TestPathIsSearched(t *testing.T) {
+	c := dial(t, keepertest.Start(t))
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"a/tool": 0o644, "b/tool": 0o755, "a/locked": 0o644, "file": 0o644} {
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho $0\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := "PATH=" + dir + "/file:" + dir + "/none:" + dir + "/a:" + dir + "/b"
+	for name, want := range map[string]string{"tool": dir + "/b/tool\n", "locked": "exec locked: permission denied", "nothing": "exec nothing: no such file or directory"} {
+		s := program("s", name)
+		s.Env = []string{path}
+		if out, e := run(t, c, s); out+e.Failure != want {
+			t.Errorf("%s: output %q, %+v", name, out, e)
+		}
 	}
 }
 

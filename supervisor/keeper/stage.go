@@ -39,7 +39,6 @@ const (
 // A stage is a child as it is laid out.
 type stage struct {
 	files        []int // what becomes 0, 1, 2 and so on; the last two are gate and report
-	sorted       []int // the same
 	gate, report int
 
 	given    *unix.Rlimit // of open files, see openFiles; nil: as it is
@@ -81,7 +80,7 @@ const pidDigits = "0000000000"
 // newStage lays out a child that has files.
 func newStage(spec *wire.Spec, files []int, given *unix.Rlimit) (*stage, error) {
 	s := &stage{
-		files: files, sorted: slices.Sorted(slices.Values(files)), given: given, nice: int(spec.Nice), niceness: itoa(int(spec.Nice)), umask: uintptr(spec.Umask & 0o777),
+		files: files, given: given, nice: int(spec.Nice), niceness: itoa(int(spec.Nice)), umask: uintptr(spec.Umask & 0o777),
 		uid: uintptr(spec.UID), gid: uintptr(spec.GID), groups: spec.Groups,
 		// Without privilege there is no choice; then the groups must be those we have.
 		regroup: os.Geteuid() == 0 || len(spec.Groups) > 0 && !haveGroups(spec.Groups),
@@ -219,21 +218,12 @@ func (s *stage) resetSignals() {
 	}
 }
 
-// place closes what is not the child's, the keeper's end of its own gate with it, and gives
-// the descriptors their numbers. It closes first: of a keeper that is at its limit this is
-// a copy.
+// place gives the descriptors their numbers and closes everything else, the keeper's end of
+// its own gate with it. Only what is in the way is copied: the table may be almost full.
 //
 //go:nosplit
 //go:norace
 func (s *stage) place() {
-	next := 0
-	for _, fd := range s.sorted {
-		if next < fd {
-			s.closeRange(next, uintptr(fd)-1)
-		}
-		next = fd + 1
-	}
-	s.closeRange(next, everything)
 	n := len(s.files)
 	for i, fd := range s.files {
 		if fd >= n { // it is in nobody's way
@@ -255,15 +245,7 @@ func (s *stage) place() {
 		}
 	}
 	s.gate, s.report = n-2, n-1
-	s.closeRange(n, everything)
-}
-
-const everything = ^uintptr(0) >> 32
-
-//go:nosplit
-//go:norace
-func (s *stage) closeRange(first int, last uintptr) {
-	if _, _, err := unix.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(first), last, 0); err != 0 {
+	if _, _, err := unix.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(n), ^uintptr(0)>>32, 0); err != 0 {
 		s.fail("close_range", "", err)
 	}
 }
