@@ -110,6 +110,8 @@ func TestSpawnInNeedsACgroup(t *testing.T) {
 	if _, err := unix.Write(spec, text); err != nil {
 		t.Fatal(err)
 	}
+	r.send(wire.Frame{Op: wire.Spawn, ID: 1, Epoch: epoch, Slot: "s"}, spec)
+	r.expect(wire.Done, wire.Invalid) // it is not sealed
 	if _, err := unix.FcntlInt(uintptr(spec), unix.F_ADD_SEALS, wire.Seals); err != nil {
 		t.Fatal(err)
 	}

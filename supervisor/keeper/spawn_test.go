@@ -285,6 +285,21 @@ func TestChildrenAreClean(t *testing.T) {
 	}
 }
 
+// Groups that the keeper has are none of a child's.
+func TestChildHasNoGroupsOfTheKeeper(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("takes root to have other groups")
+	}
+	k := keepertest.Launch(t, []string{"setpriv", "--groups", "4,33"}, "sleep", "infinity")
+	eventually(t, "the keeper serves", func() bool { _, err := os.Stat(k.Socket()); return err == nil })
+	c := dial(t, k)
+	s := shell("s", "grep ^Groups /proc/self/status")
+	s.UID, s.GID, s.Groups = 65534, 65533, nil
+	if out, e := run(t, c, s); strings.Join(strings.Fields(out), " ") != "Groups:" {
+		t.Errorf("%q, %+v", out, e)
+	}
+}
+
 // A program is looked for as execvp(3) does: what can't be run, and what is no directory,
 // does not end the search.
 func TestPathIsSearched(t *testing.T) {
