@@ -105,6 +105,10 @@ func TestFailureOfALongPath(t *testing.T) {
 		}
 	}
 	s := shell("s", "exit 7")
+	s.Argv = []string{strings.Repeat("/long", 818)}
+	if _, e := run(t, c, s); e.Status != 111<<8 || !strings.HasSuffix(e.Failure, "no such file or directory") {
+		t.Errorf("a program: %+v", e)
+	}
 	s.Argv = []string{strings.Repeat("x", 300)}
 	if _, err := c.Spawn(t.Context(), s); err == nil || !strings.Contains(err.Error(), "xxx…: file name too long") {
 		t.Errorf("a name that no file can have: %v", err)

@@ -109,6 +109,7 @@ func newStage(spec *wire.Spec, files []int, given *unix.Rlimit) (*stage, error) 
 		}
 		s.candidates = append(s.candidates, c)
 	}
+	s.name = s.name[:min(len(s.name), toldPath)]
 	return s, s.layOut(spec)
 }
 
