@@ -30,9 +30,9 @@ func (f *openFiles) learn() {
 	}
 }
 
-// forChild is the limit that a child gets if its specification names none, nil if that is the
-// keeper's: also if somebody has set that since (prlimit(1)).
-func (f *openFiles) forChild() *unix.Rlimit {
+// forChild is the limit that a child gets if its specification names none, and empty if that is
+// the keeper's: also if somebody has set that since (prlimit(1)).
+func (f *openFiles) forChild() []unix.Rlimit {
 	if !f.known {
 		f.learn()
 	}
@@ -40,7 +40,7 @@ func (f *openFiles) forChild() *unix.Rlimit {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil || !f.known || now != f.raised {
 		return nil
 	}
-	return &f.given
+	return []unix.Rlimit{f.given}
 }
 
 // askFiles starts a program and looks at the limit that it was given. Package syscall

@@ -36,6 +36,7 @@ type Keeper struct {
 	signals *signals
 	null    int // /dev/null: the children's standard input, and a drain
 	files   openFiles
+	apart   apart
 
 	table table
 	conns []*conn

@@ -2,9 +2,9 @@ package keeper
 
 import (
 	"errors"
-	"runtime"
 	"strings"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -85,19 +85,22 @@ func (k *Keeper) fork(f *wire.Frame, b birth) (*child, int, error) {
 	if err := p.open(f.Status); err != nil {
 		return nil, -1, err
 	}
-	s, err := newStage(&b.spec, p.given(k.null, b.files), k.files.forChild())
+	k.apart.keep()
+	r, err := newRoom()
+	if err != nil {
+		return nil, -1, err
+	}
+	defer r.close()
+	s, err := newStage(r, &b.spec, p.given(k.null, b.files), k.files.forChild())
 	if err != nil {
 		return nil, -1, failed("prepare a child", err)
 	}
-	made := int32(-1)
-	var pid int
+	var pid, pidfd int
 	var errno unix.Errno
-	withSlack(0, func() { pid, errno = s.fork(b.group, &made) })
-	runtime.KeepAlive(s)
+	withSlack(0, func() { pid, pidfd, errno = s.fork(r.stack(unsafe.Pointer(s)), b.group) })
 	if errno != 0 {
 		return nil, -1, failed("fork", errno)
 	}
-	pidfd := int(made)
 	if pidfd < 0 {
 		return nil, -1, failed("fork", unix.ENOSYS) // without pidfds; the gate is closed and it leaves
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -151,6 +152,51 @@ func TestStageThatDiesIsAFailure(t *testing.T) {
 	if e := exit(t, c); e.Failure == "" || !e.Status.Signaled() {
 		t.Errorf("got %+v", e)
 	}
+}
+
+// While a child waits at its gate the keeper goes on writing to its memory. If the child had
+// a copy of it, each page would be copied for it.
+func TestStageHasNoneOfTheKeepersMemory(t *testing.T) {
+	k := keepertest.Start(t)
+	c := dial(t, k)
+	for i := range 100 { // of what it has taken since the first, some later one gets nothing
+		run(t, c, shell("s"+strconv.Itoa(i), "exit 0"))
+	}
+	ch, err := c.Spawn(t.Context(), shell("s", "exit 7"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, its := anonymous(t, k.PID()), anonymous(t, ch.PID)
+	t.Logf("the keeper has %d kB, the child %d kB", mine, its)
+	if its > mine/2 {
+		t.Errorf("the child has %d kB of the %d kB that the keeper has", its, mine)
+	}
+	if err := ch.Open(); err != nil {
+		t.Fatal(err)
+	}
+	if e := exit(t, c); e.Status != 7<<8 {
+		t.Errorf("got %+v", e)
+	}
+}
+
+// anonymous is how much memory a process has that is of no file, in kB.
+func anonymous(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); f[0] == "Anonymous:" {
+			n, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("no anonymous memory in\n%s", b)
+	return 0
 }
 
 // Without privilege a child can only be who the keeper is.

@@ -5,7 +5,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,12 +15,12 @@ import (
 // The stage is the child between its fork and its program: a copy of the keeper that has
 // one thread, waits at its gate, becomes who it is to be, and execs. A Go program in its
 // place takes a hundred pages and a millisecond to begin, for each child; see
-// docs/decisions/0036-stage.md.
+// docs/decisions/0036-stage.md. Of the keeper's memory it has next to nothing: room.go.
 //
 // Of Go's runtime only what needs no other thread works there: no allocation, no growing
 // stack, no lock. So it is as the child in package syscall (exec_linux.go,
 // forkAndExecInChild1): the keeper lays out everything before the fork, and after it
-// there are system calls, nothing else. Every function from run on is nosplit, and calls
+// there are system calls, nothing else. Every function from staged on is nosplit, and calls
 // only such ones; the linker proves that their stack suffices. Pointers are read there
 // and never written, for the sake of the write barrier.
 
@@ -36,15 +35,15 @@ const (
 	errnoFollows = "\x00"
 )
 
-// A stage is a child as it is laid out.
+// A stage is a child as it is laid out. It lies in a room, and all that it points to.
 type stage struct {
 	files        []int // what becomes 0, 1, 2 and so on; the last two are gate and report
 	gate, report int
 
-	given    *unix.Rlimit // of open files, see openFiles; nil: as it is
+	given    []unix.Rlimit // one: of open files, see openFiles; none: as it is
 	nice     int
-	niceness string // the same for people
-	limits   []limit
+	niceness cstring // the same for people
+	limits   []wire.Limit
 
 	regroup  bool // groups are to be set
 	groups   []uint32
@@ -53,22 +52,17 @@ type stage struct {
 	umask      uintptr
 	dir        cstring
 	argv, env  []*byte
-	own        []byte // room in env for its PID; empty: it is not asked for
-	name       string // as people say it
+	own        []byte  // room in env for its PID; empty: it is not asked for
+	name       cstring // as people say it
 	candidates []cstring
 
 	nothing [4]uint64 // a struct sigaction of zeros is SIG_DFL; an empty signal set
 	word    [3]byte
-	ids     [3]uint32 // real, effective, saved
-}
+	ids     [3]uint32   // real, effective, saved
+	limit   unix.Rlimit // the one that is being set
 
-// A cstring ends with NUL.
-type cstring []byte
-
-type limit struct {
-	resource uintptr
-	value    unix.Rlimit
-	name     string
+	into cloneArgs // how it is forked
+	made int32     // its pidfd
 }
 
 // longestName is NAME_MAX of limits.h: no file that could be looked up has a longer one.
@@ -78,58 +72,43 @@ const longestName = 255
 const pidDigits = "0000000000"
 
 // newStage lays out a child that has files.
-func newStage(spec *wire.Spec, files []int, given *unix.Rlimit) (*stage, error) {
-	s := &stage{
-		files: files, given: given, nice: int(spec.Nice), niceness: itoa(int(spec.Nice)), umask: uintptr(spec.Umask & 0o777),
-		uid: uintptr(spec.UID), gid: uintptr(spec.GID), groups: spec.Groups,
+func newStage(r *room, spec *wire.Spec, files []int, given []unix.Rlimit) (*stage, error) {
+	name, places := spec.Path, []string{spec.Path}
+	if name == "" {
+		name = spec.Argv[0]
+		if len(name) > longestName && !strings.Contains(name, "/") {
+			return nil, failed("exec "+name[:longestName]+"…", unix.ENAMETOOLONG)
+		}
+		places = candidates(name, spec.Env)
+	}
+	s := (*stage)(r.take(int(unsafe.Sizeof(stage{}))))
+	*s = stage{
+		files: placed(r, files), gate: files[len(files)-2], report: files[len(files)-1],
+		given: placed(r, given), limits: placed(r, spec.Limits),
+		nice: int(spec.Nice), niceness: r.text(itoa(int(spec.Nice))),
 		// Without privilege there is no choice; then the groups must be those we have.
 		regroup: os.Geteuid() == 0 || len(spec.Groups) > 0 && !haveGroups(spec.Groups),
+		groups:  placed(r, spec.Groups), uid: uintptr(spec.UID), gid: uintptr(spec.GID),
+		umask: uintptr(spec.Umask & 0o777), dir: r.text(cmp.Or(spec.Dir, "/")),
+		argv: r.vector(spec.Argv), name: r.text(name[:min(len(name), toldPath)]),
+		candidates: placed(r, make([]cstring, len(places))),
 	}
-	s.gate, s.report = files[len(files)-2], files[len(files)-1]
-	for _, l := range spec.Limits {
-		s.limits = append(s.limits, limit{uintptr(l.Resource), unix.Rlimit{Cur: l.Soft, Max: l.Hard}, itoa(int(l.Resource))})
+	for i, place := range places {
+		s.candidates[i] = r.text(place)
 	}
-	var err error
-	if s.dir, err = unix.ByteSliceFromString(cmp.Or(spec.Dir, "/")); err != nil {
-		return nil, err
-	}
-	s.name = spec.Path
-	places := []string{s.name}
-	if s.name == "" {
-		s.name = spec.Argv[0]
-		if len(s.name) > longestName && !strings.Contains(s.name, "/") {
-			return nil, failed("exec "+s.name[:longestName]+"…", unix.ENAMETOOLONG)
-		}
-		places = candidates(s.name, spec.Env)
-	}
-	for _, p := range places {
-		c, err := unix.ByteSliceFromString(p)
-		if err != nil {
-			return nil, err
-		}
-		s.candidates = append(s.candidates, c)
-	}
-	s.name = s.name[:min(len(s.name), toldPath)]
-	return s, s.layOut(spec)
+	s.layOutEnv(r, spec.Env)
+	return s, r.err
 }
 
-// layOut makes the vectors of execve.
-func (s *stage) layOut(spec *wire.Spec) error {
-	i := slices.Index(spec.Env, wire.OwnPID)
+func (s *stage) layOutEnv(r *room, env []string) {
+	i := slices.Index(env, wire.OwnPID)
 	if i >= 0 {
-		spec.Env[i] += pidDigits
+		env[i] += pidDigits
 	}
-	var err error
-	if s.argv, err = syscall.SlicePtrFromStrings(spec.Argv); err != nil {
-		return err
-	}
-	if s.env, err = syscall.SlicePtrFromStrings(spec.Env); err != nil {
-		return err
-	}
+	s.env = r.vector(env)
 	if i >= 0 {
-		s.own = unsafe.Slice(s.env[i], len(spec.Env[i])+1)[len(wire.OwnPID):]
+		s.own = unsafe.Slice(s.env[i], len(env[i])+1)[len(wire.OwnPID):]
 	}
-	return nil
 }
 
 func haveGroups(want []uint32) bool {
@@ -154,29 +133,52 @@ func beforeFork()
 //go:linkname afterFork syscall.runtime_AfterFork
 func afterFork()
 
-// fork makes the child, in the cgroup of which group is a directory unless it is -1. It
-// returns in the keeper only.
+// fork makes the child, in the cgroup of which group is a directory unless it is -1, and
+// tells its PID and a pidfd, which is -1 where the kernel knows none. It returns in the keeper
+// only: the child goes on in staged, with a stack of its own.
 //
 //go:noinline
 //go:norace
-func (s *stage) fork(group int, pidfd *int32) (int, unix.Errno) {
-	const flags = unix.CLONE_PIDFD
-	into := cloneArgs{flags: flags | unix.CLONE_INTO_CGROUP, pidfd: uint64(uintptr(unsafe.Pointer(pidfd))), exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(group)}
+func (s *stage) fork(stack []byte, group int) (pid, pidfd int, err unix.Errno) {
+	// The child of a thread has the thread's local storage, where Go keeps an address: see
+	// staged. It is the keeper's own memory, so it gets another.
+	const flags = unix.CLONE_PIDFD | unix.CLONE_SETTLS
+	bottom, size := uintptr(unsafe.Pointer(unsafe.SliceData(stack))), uintptr(len(stack)-stackEnd)
+	storage := bottom + size
+	s.made = -1
+	made := uintptr(unsafe.Pointer(&s.made))
+	call, args := uintptr(unix.SYS_CLONE), oldClone(flags|uintptr(unix.SIGCHLD), bottom+size, made, storage)
+	if group >= 0 { // otherwise without clone3: some sandboxes refuse it
+		s.into = cloneArgs{
+			flags: flags | unix.CLONE_INTO_CGROUP, pidfd: uint64(made), exitSignal: uint64(unix.SIGCHLD),
+			stack: uint64(bottom), stackSize: uint64(size), tls: uint64(storage), cgroup: uint64(group),
+		}
+		call, args = unix.SYS_CLONE3, [5]uintptr{uintptr(unsafe.Pointer(&s.into)), unsafe.Sizeof(s.into)}
+	}
 	beforeFork()
-	var pid uintptr
-	var err unix.Errno
-	if group >= 0 {
-		pid, _, err = unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&into)), unsafe.Sizeof(into), 0)
-	} else { // clone3 is what some sandboxes refuse
-		pid, _, err = unix.RawSyscall6(unix.SYS_CLONE, flags|uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(pidfd)), 0, 0, 0)
+	result := int(begin(call, &args))
+	afterFork()
+	if result < 0 {
+		return 0, -1, unix.Errno(-result)
 	}
-	if err != 0 || pid != 0 {
-		afterFork()
-		return int(pid), err
-	}
-	s.run()
-	return 0, 0
+	return result, int(s.made), 0
 }
+
+// begin makes a system call that makes a process. In the new one, which has a stack with the
+// stage in its first words, it calls staged. In assembly, as no function of Go's can return
+// on another stack than it was called on.
+//
+//go:noescape
+func begin(call uintptr, args *[5]uintptr) uintptr
+
+// staged is where the child begins. What calls it from assembly loads the address of the
+// goroutine from the thread's local storage, and nothing that is called from here uses it.
+//
+//go:nosplit
+//go:norace
+func staged(s *stage) { s.run() }
+
+var _ = staged // linters do not read assembly
 
 // cloneArgs is struct clone_args of clone(2).
 type cloneArgs struct {
@@ -193,7 +195,7 @@ func (s *stage) run() {
 	s.place()
 	s.wait()
 	s.spare()
-	s.limit()
+	s.restrict()
 	s.become()
 	_, _, _ = unix.RawSyscall(unix.SYS_UMASK, s.umask, 0, 0) // which always succeeds
 	if _, _, err := unix.RawSyscall(unix.SYS_CHDIR, s.dir.pointer(), 0, 0); err != 0 {
@@ -215,7 +217,7 @@ func (s *stage) resetSignals() {
 	}
 	_, _, err := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, nothing, 0, setSize, 0, 0)
 	if err != 0 {
-		s.fail("reset signals", "", err)
+		s.fail("reset signals", err)
 	}
 }
 
@@ -232,7 +234,7 @@ func (s *stage) place() {
 		}
 		up, _, err := unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_DUPFD_CLOEXEC, uintptr(n))
 		if err != 0 {
-			s.fail("dup", "", err)
+			s.fail("dup", err)
 		}
 		s.files[i] = int(up)
 	}
@@ -242,12 +244,12 @@ func (s *stage) place() {
 			flags = unix.O_CLOEXEC
 		}
 		if _, _, err := unix.RawSyscall(unix.SYS_DUP3, uintptr(fd), uintptr(i), flags); err != 0 {
-			s.fail("dup3", "", err)
+			s.fail("dup3", err)
 		}
 	}
 	s.gate, s.report = n-2, n-1
 	if _, _, err := unix.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(n), ^uintptr(0)>>32, 0); err != 0 {
-		s.fail("close_range", "", err)
+		s.fail("close_range", err)
 	}
 }
 
@@ -261,7 +263,7 @@ func (s *stage) wait() {
 		switch {
 		case err == unix.EINTR:
 		case err != 0:
-			s.fail("gate", "", err)
+			s.fail("gate", err)
 		case n == 1:
 			return
 		default:
@@ -286,27 +288,28 @@ func (s *stage) spare() {
 	}
 }
 
-// limit sets priority and limits. Of the priority it asks only for what is not so already:
+// restrict sets priority and limits. Of the priority it asks only for what is not so already:
 // a user may not always ask.
 //
 //go:nosplit
 //go:norace
-func (s *stage) limit() {
+func (s *stage) restrict() {
 	// The system call answers 20-nice, so that it is never negative.
 	now, _, err := unix.RawSyscall(unix.SYS_GETPRIORITY, unix.PRIO_PROCESS, 0, 0)
 	if err != 0 || 20-int(now) != s.nice {
 		if _, _, err := unix.RawSyscall(unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(s.nice)); err != 0 {
-			s.fail("nice ", s.niceness, err)
+			s.failAt("nice ", s.niceness, "", err)
 		}
 	}
-	if s.given != nil { // if it can't be had, what the keeper has must do
-		_, _, _ = unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(s.given)), 0, 0, 0)
+	for i := range s.given { // if it can't be had, what the keeper has must do
+		_, _, _ = unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&s.given[i])), 0, 0, 0)
 	}
 	for i := range s.limits {
 		l := &s.limits[i]
-		_, _, err := unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, l.resource, uintptr(unsafe.Pointer(&l.value)), 0, 0, 0)
+		s.limit = unix.Rlimit{Cur: l.Soft, Max: l.Hard}
+		_, _, err := unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, uintptr(l.Resource), uintptr(unsafe.Pointer(&s.limit)), 0, 0, 0)
 		if err != 0 {
-			s.fail("setrlimit ", l.name, err)
+			s.failID("setrlimit ", uintptr(l.Resource), err)
 		}
 	}
 }
@@ -320,7 +323,7 @@ func (s *stage) become() {
 	if s.regroup {
 		_, _, err := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(s.groups)), uintptr(unsafe.Pointer(unsafe.SliceData(s.groups))), 0)
 		if err != 0 {
-			s.fail("setgroups", "", err)
+			s.fail("setgroups", err)
 		}
 	}
 	if _, _, err := unix.RawSyscall(unix.SYS_SETRESGID, s.gid, s.gid, s.gid); err != 0 {
@@ -380,7 +383,7 @@ func (s *stage) execute() {
 			s.failAt("exec ", place, "", err)
 		}
 	}
-	s.fail("exec ", s.name, last)
+	s.failAt("exec ", s.name, "", last)
 }
 
 //go:nosplit
@@ -411,7 +414,7 @@ func digits(to []byte, n uintptr) int {
 // fit into the pipe.
 const toldPath = 1000
 
-// failAt says that a step failed, and at which path.
+// failAt says that a step failed, and at which path or name.
 //
 //go:nosplit
 //go:norace
@@ -435,10 +438,9 @@ func (s *stage) failID(doing string, id uintptr, err unix.Errno) {
 
 //go:nosplit
 //go:norace
-func (s *stage) fail(doing, what string, err unix.Errno) {
+func (s *stage) fail(doing string, err unix.Errno) {
 	s.sayNumber(err)
 	s.say(doing)
-	s.say(what)
 	s.leave()
 }
 
@@ -469,8 +471,7 @@ func (s *stage) leave() {
 	}
 }
 
-// Nothing moves and nothing is collected in the child of a fork, so that an address is good
-// for as long as its memory has an owner.
+// A room does not move.
 
 //go:nosplit
 //go:norace
