@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"os"
@@ -79,17 +80,24 @@ func (s *shortage) kills() (int64, bool) {
 	if s.groups != nil {
 		return s.groups.OOMKills()
 	}
-	b, err := os.ReadFile("/proc/vmstat")
+	return ofMachine("oom_kill") // since Linux 4.13
+}
+
+// ofMachine is a counter of /proc/vmstat. The kernel adds all of them up for each read, so
+// there are few, and none behind what is looked for.
+func ofMachine(counter string) (int64, bool) {
+	f, err := os.Open("/proc/vmstat")
 	if err != nil {
 		return 0, false
 	}
-	_, after, ok := strings.Cut(string(b), "\noom_kill ")
-	if !ok {
-		return 0, false // before Linux 4.13
+	defer func() { _ = f.Close() }() // was only read
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if number, is := strings.CutPrefix(lines.Text(), counter+" "); is {
+			n, err := strconv.ParseInt(number, 10, 64)
+			return n, err == nil
+		}
 	}
-	number, _, _ := strings.Cut(after, "\n")
-	n, err := strconv.ParseInt(number, 10, 64)
-	return n, err == nil
+	return 0, false
 }
 
 // grew tells whether the kernel has killed for memory since somebody has looked.

@@ -197,3 +197,12 @@ func TestGroupOfAVictim(t *testing.T) {
 		}
 	}
 }
+
+func TestCounterOfTheMachine(t *testing.T) {
+	if n, ok := ofMachine("pgfault"); !ok || n < 1000 {
+		t.Errorf("%d page faults, %t", n, ok)
+	}
+	if n, ok := ofMachine("pgfaul"); ok || n != 0 {
+		t.Errorf("a counter that is not there: %d, %t", n, ok)
+	}
+}
