@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -101,6 +102,34 @@ func (r *renewable) renew(c *client.Client, before, after string) {
 	got, err := c.Renew(r.t.Context())
 	if want := (client.Renewal{Before: before, After: after, Changed: before != after, PID: r.PID()}); err != nil || got != want {
 		r.t.Fatalf("renewed: %+v, %v, want %+v\n%s", got, err, want, r.Said())
+	}
+}
+
+// A child may end at any moment of a renewal, also when nobody is there to catch its signal.
+func TestExitDuringRenewalIsSeen(t *testing.T) {
+	t.Parallel()
+	r := startRenewable(t)
+	c := dial(t, r.Keeper)
+	began := time.Now()
+	r.renew(c, "a", "a")
+	r.install(r.b)
+	r.renew(c, "a", "b")
+	took := time.Since(began)
+	for round := range 20 {
+		before, after, build := "b", "a", r.a
+		if round%2 == 1 {
+			before, after, build = "a", "b", r.b
+		}
+		r.install(build)
+		ends := took * time.Duration(round) / 20
+		spawn(t, c, program("s"+strconv.Itoa(round), "sleep", strconv.FormatFloat(ends.Seconds(), 'f', 4, 64)))
+		r.renew(c, before, after)
+		select {
+		case e := <-c.Exits():
+			acknowledge(t, c, e)
+		case <-time.After(ends + 2*time.Second):
+			t.Fatalf("round %d: the end of a child %s after the beginning of a renewal is not seen", round, ends)
+		}
 	}
 }
 
