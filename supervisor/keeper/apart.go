@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// apart is the memory of the keeper that no child gets a copy of, see room.go.
+// apart is the memory of the keeper that no child gets a copy of, see room.go. In a program
+// with libc this would end every child: libc has the kernel write to its memory (rseq(2)).
 type apart struct{ births int }
 
 // everyBirths is how often what the keeper has taken since is kept apart too. Go takes memory
