@@ -21,7 +21,7 @@ func TestBadReleases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	t.Cleanup(func() { _ = taken.Close() }) // not before the last of them has ended
 	for name, tt := range map[string]struct {
 		flaw  shop.Flaw
 		exit  int
@@ -40,6 +40,7 @@ func TestBadReleases(t *testing.T) {
 		"fpm-start":   {shop.RefusedStart(taken.Addr().String()), 3, []string{"rolled-back", "Address already in use"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t, lab.Config{Children: 8, Verify: "4s", Progress: "6s", Watch: "3s", Canary: 1, Drain: "5s"}, "$realpath_root")
 			addRelease(t, s.Lab, name, tt.flaw)
 			run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 50})

@@ -75,7 +75,10 @@ func TestKilledAtEveryFailpoint(t *testing.T) {
 		for i, d := range group {
 			names[i] = d.kind + ":" + d.point
 		}
-		t.Run(strings.Join(names, ","), func(t *testing.T) { killedAt(t, group) })
+		t.Run(strings.Join(names, ","), func(t *testing.T) {
+			t.Parallel()
+			killedAt(t, group)
+		})
 	}
 }
 

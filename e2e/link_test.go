@@ -82,6 +82,7 @@ func TestDeployTools(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := newLinkSite(t, lab.Config{Children: 8, Workers: 2}, "settle = \"500ms\"\n")
 			addRelease(t, s.Lab, "sick", shop.UpFails())
 			run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 60})

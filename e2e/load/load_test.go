@@ -83,8 +83,9 @@ func TestFreezeIsSeen(t *testing.T) {
 	run := Start(Plan{URL: server.URL, Rate: 200, Mix: []Route{{Name: "all", Path: "/", Share: 1}}})
 	time.Sleep(4 * freeze)
 	r := run.Stop()
-	if r.Gap < freeze*8/10 || r.GapAt > freeze*12/10 {
-		t.Errorf("longest gap %s at %s, want about %s at %s", r.Gap, r.GapAt, freeze, freeze)
+	gap, at := longestGap(r.Samples, freeze*5/2) // later the machine may freeze, too
+	if r.Gap < freeze*8/10 || gap < freeze*8/10 || at > freeze*12/10 {
+		t.Errorf("longest gap %s at %s, want about %s at %s", gap, at, freeze, freeze)
 	}
 	late := 0
 	for _, s := range r.Samples {
