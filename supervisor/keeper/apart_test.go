@@ -27,7 +27,7 @@ func TestLaterMemoryIsKeptApart(t *testing.T) {
 		}
 		a.keep()
 	}
-	if isApart(t, uintptr(unsafe.Pointer(&slack))) {
+	if isApart(t, uintptr(unsafe.Pointer(&kernelWrites))) {
 		t.Error("the child has not all of the program")
 	}
 }
@@ -42,10 +42,30 @@ func TestAnonymousMemory(t *testing.T) {
 		"7ffd8e0ec000-7ffd8e10d000 rw-p 00000000 00:00 0              [stack]":                 false,
 		"": false,
 	} {
-		begin, end := anonymous(line)
-		if (end != 0) != is || is && (begin != 0xc000000000 || end != 0xc000400000) {
+		begin, end, was := anonymous(line)
+		if was != is || is && (begin != 0xc000000000 || end != 0xc000400000) {
 			t.Errorf("%q: %x to %x", line, begin, end)
 		}
+	}
+}
+
+// A program that has a loader has memory that the kernel writes to.
+func TestMemoryThatTheKernelWritesTo(t *testing.T) {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dynamic := strings.Contains(string(maps), "/ld-"); dynamic != kernelWrites {
+		t.Errorf("it has a loader: %t, and the kernel writes: %t", dynamic, kernelWrites)
+	}
+	later, err := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Munmap(later) }()
+	(&apart{off: true}).keep()
+	if isApart(t, uintptr(unsafe.Pointer(unsafe.SliceData(later)))) {
+		t.Error("memory is kept apart although the kernel writes to some")
 	}
 }
 

@@ -95,7 +95,7 @@ func newKeeper(o Options) (*Keeper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, failed("become the parent of orphans", err)
 	}
-	k := &Keeper{options: o, rights: make([]byte, wire.RightsSpace()), renewal: renewal{pidfd: -1, words: -1}}
+	k := &Keeper{options: o, apart: apart{off: kernelWrites}, rights: make([]byte, wire.RightsSpace()), renewal: renewal{pidfd: -1, words: -1}}
 	k.files.learn()
 	k.table.init(descriptorLimit())
 	return k, k.store.open()

@@ -11,8 +11,8 @@ import (
 // it and gets a copy. The keeper has several threads, so that each such page stops them all
 // for a moment, and it went on writing to some seventy while a child waited at its gate: more
 // than a third of the work of a birth. So the stage has a room of its own, and of the keeper's
-// memory the child of a fork gets nothing but what belongs to the program file: the rest is
-// kept apart (MADV_DONTFORK of madvise(2)).
+// memory the child of a fork gets what belongs to the program, and the main thread's stack: the
+// rest is kept apart (MADV_DONTFORK of madvise(2)).
 //
 // Keeping apart is best effort, and of what the keeper has taken since the child gets a copy.
 // What matters is that the stage never touches what is not in its room.
@@ -20,9 +20,10 @@ import (
 // A room is the memory in which a stage is laid out, with its stack. The keeper leaves it when
 // the child is born; the child has it until it execs.
 type room struct {
-	chunks [][]byte // the first begins with the stack
-	used   int      // of the last
-	err    error    // why there is no more memory; what was taken since is not in the room
+	chunks [][]byte   // the first begins with the stack
+	used   int        // of the last
+	err    error      // why there is no more memory
+	lost   [][]uint64 // what was taken since; the collector does not look into a room
 }
 
 // chunkSize is enough for most stages. Of memory that is not touched there is none.
@@ -46,7 +47,7 @@ func (r *room) grow(size int) {
 
 func (r *room) close() {
 	for _, c := range r.chunks {
-		_ = unix.Munmap(c) // fails for what is not mapped only
+		_ = unix.Munmap(c) // should the kernel refuse, that much is lost
 	}
 	r.chunks = nil
 }
@@ -72,19 +73,26 @@ func (r *room) take(size int) unsafe.Pointer {
 		r.grow(max(size, chunkSize))
 	}
 	if r.err != nil {
-		return unsafe.Pointer(unsafe.SliceData(make([]uint64, size/word)))
+		r.lost = append(r.lost, make([]uint64, size/word))
+		return unsafe.Pointer(unsafe.SliceData(r.lost[len(r.lost)-1]))
 	}
 	at := unsafe.Pointer(&r.chunks[len(r.chunks)-1][r.used : r.used+size][0])
 	r.used += size
 	return at
 }
 
-// placed copies a slice into the room.
-func placed[T any](r *room, from []T) []T {
-	if len(from) == 0 {
+// array is room for n of a type. What they point to must be in the room too.
+func array[T any](r *room, n int) []T {
+	if n == 0 {
 		return nil
 	}
-	to := unsafe.Slice((*T)(r.take(len(from)*int(unsafe.Sizeof(from[0])))), len(from))
+	var one T
+	return unsafe.Slice((*T)(r.take(n*int(unsafe.Sizeof(one)))), n)
+}
+
+// placed copies a slice into the room.
+func placed[T any](r *room, from []T) []T {
+	to := array[T](r, len(from))
 	copy(to, from)
 	return to
 }
@@ -94,14 +102,14 @@ type cstring []byte
 
 // text copies a string, which holds no NUL byte (wire.DecodeSpec), into the room.
 func (r *room) text(s string) cstring {
-	to := unsafe.Slice((*byte)(r.take(len(s)+1)), len(s)+1)
+	to := array[byte](r, len(s)+1)
 	copy(to, s)
 	return to
 }
 
 // vector makes one of those that execve takes, which ends with a null pointer.
 func (r *room) vector(all []string) []*byte {
-	to := unsafe.Slice((**byte)(r.take((len(all)+1)*int(unsafe.Sizeof((*byte)(nil))))), len(all)+1)
+	to := array[*byte](r, len(all)+1)
 	for i, s := range all {
 		to[i] = unsafe.SliceData(r.text(s))
 	}

@@ -83,7 +83,7 @@ func TestFailuresAreNamed(t *testing.T) {
 		"no format":       {func(s *client.Spec) { s.Path = write("format", "hello", 0o755) }, "exec " + dir + "/format: exec format error"},
 		"no interpreter":  {func(s *client.Spec) { s.Path = write("script", "#!/nowhere/sh\n", 0o755) }, "its interpreter"},
 		"no directory":    {func(s *client.Spec) { s.Dir = "/nowhere" }, "chdir /nowhere: no such file or directory"},
-		"limit":           {func(s *client.Spec) { s.Limits = []client.Limit{{Resource: unix.RLIMIT_CORE, Soft: 2, Hard: 1}} }, "setrlimit"},
+		"limit":           {func(s *client.Spec) { s.Limits = []client.Limit{{Resource: unix.RLIMIT_CORE, Soft: 2, Hard: 1}} }, "setrlimit " + strconv.Itoa(unix.RLIMIT_CORE) + ": invalid argument"},
 		"too much to run": {func(s *client.Spec) { s.Env = append(s.Env, "BIG="+strings.Repeat("x", 1<<20)) }, "argument list too long"},
 	} {
 		s := shell("s", "exit 7")
@@ -551,11 +551,34 @@ func TestNothingLeaks(t *testing.T) {
 		}
 	}
 	lives(5)
-	before := descriptors(t, k.PID())
-	lives(100)
+	before, size := descriptors(t, k.PID()), mapped(t, k.PID())
+	lives(200)
 	if after := descriptors(t, k.PID()); after != before {
 		t.Errorf("descriptors went from %d to %d", before, after)
 	}
+	if after := mapped(t, k.PID()); after > size+8<<20 { // 200 rooms take 13 MiB, and Go takes 4 at a time
+		t.Errorf("mapped memory went from %d to %d bytes", size, after)
+	}
+}
+
+// mapped is how many bytes a process has mapped that it may write to.
+func mapped(t *testing.T, pid int) (bytes uint64) {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(maps)) {
+		var from, to uint64
+		var may string
+		if n, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &may); n != 3 {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if strings.HasPrefix(may, "rw") {
+			bytes += to - from
+		}
+	}
+	return bytes
 }
 
 func BenchmarkSpawn(b *testing.B) {

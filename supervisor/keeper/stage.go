@@ -90,8 +90,8 @@ func newStage(r *room, spec *wire.Spec, files []int, given []unix.Rlimit) (*stag
 		regroup: os.Geteuid() == 0 || len(spec.Groups) > 0 && !haveGroups(spec.Groups),
 		groups:  placed(r, spec.Groups), uid: uintptr(spec.UID), gid: uintptr(spec.GID),
 		umask: uintptr(spec.Umask & 0o777), dir: r.text(cmp.Or(spec.Dir, "/")),
-		argv: r.vector(spec.Argv), name: r.text(name[:min(len(name), toldPath)]),
-		candidates: placed(r, make([]cstring, len(places))),
+		argv: r.vector(spec.Argv), name: r.text(name),
+		candidates: array[cstring](r, len(places)),
 	}
 	for i, place := range places {
 		s.candidates[i] = r.text(place)
@@ -141,17 +141,17 @@ func afterFork()
 //go:norace
 func (s *stage) fork(stack []byte, group int) (pid, pidfd int, err unix.Errno) {
 	// The child of a thread has the thread's local storage, where Go keeps an address: see
-	// staged. It is the keeper's own memory, so it gets another.
+	// staged. It is the keeper's own memory, so it gets another: below the end of the stack.
 	const flags = unix.CLONE_PIDFD | unix.CLONE_SETTLS
 	bottom, size := uintptr(unsafe.Pointer(unsafe.SliceData(stack))), uintptr(len(stack)-stackEnd)
-	storage := bottom + size
+	end := bottom + size
 	s.made = -1
 	made := uintptr(unsafe.Pointer(&s.made))
-	call, args := uintptr(unix.SYS_CLONE), oldClone(flags|uintptr(unix.SIGCHLD), bottom+size, made, storage)
+	call, args := uintptr(unix.SYS_CLONE), oldClone(flags|uintptr(unix.SIGCHLD), end, made, end)
 	if group >= 0 { // otherwise without clone3: some sandboxes refuse it
 		s.into = cloneArgs{
 			flags: flags | unix.CLONE_INTO_CGROUP, pidfd: uint64(made), exitSignal: uint64(unix.SIGCHLD),
-			stack: uint64(bottom), stackSize: uint64(size), tls: uint64(storage), cgroup: uint64(group),
+			stack: uint64(bottom), stackSize: uint64(size), tls: uint64(end), cgroup: uint64(group),
 		}
 		call, args = unix.SYS_CLONE3, [5]uintptr{uintptr(unsafe.Pointer(&s.into)), unsafe.Sizeof(s.into)}
 	}
@@ -171,8 +171,8 @@ func (s *stage) fork(stack []byte, group int) (pid, pidfd int, err unix.Errno) {
 //go:noescape
 func begin(call uintptr, args *[5]uintptr) uintptr
 
-// staged is where the child begins. What calls it from assembly loads the address of the
-// goroutine from the thread's local storage, and nothing that is called from here uses it.
+// staged is where the child begins. On amd64 a call from assembly loads the address of the
+// goroutine from the thread's local storage; nothing that is called from here uses it.
 //
 //go:nosplit
 //go:norace
@@ -431,8 +431,8 @@ func (s *stage) failAt(doing string, path cstring, more string, err unix.Errno) 
 func (s *stage) failID(doing string, id uintptr, err unix.Errno) {
 	s.sayNumber(err)
 	s.say(doing)
-	var room [len(pidDigits)]byte
-	s.write(uintptr(unsafe.Pointer(&room)), digits(room[:], id))
+	var text [len(pidDigits)]byte
+	s.write(uintptr(unsafe.Pointer(&text)), digits(text[:], id))
 	s.leave()
 }
 
@@ -471,7 +471,8 @@ func (s *stage) leave() {
 	}
 }
 
-// A room does not move.
+// A room does not move, and neither do the constants of the program. Any other string is
+// nowhere in the child.
 
 //go:nosplit
 //go:norace
