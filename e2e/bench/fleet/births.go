@@ -57,7 +57,7 @@ func (b *births) close() {
 }
 
 // all waits until n programs are there.
-func (b *births) all(ctx context.Context, n int, patience time.Duration) error {
+func (b *births) all(ctx context.Context, n int) error {
 	b.pids = make([]int, n)
 	late := time.After(patience)
 	for missing := n; missing > 0; {

@@ -108,7 +108,7 @@ func (b *bench) measure(ctx context.Context, s supervisor, n int) (r row, err er
 	}
 	defer func() { err = errors.Join(err, run.end(births)) }()
 	r.name = s.name
-	if err := births.all(ctx, n, time.Minute); err != nil {
+	if err := births.all(ctx, n); err != nil {
 		return r, fmt.Errorf("%w\n%s", err, run.said())
 	}
 	r.started = births.last.Sub(began)
@@ -195,7 +195,7 @@ func (b *bench) flood(ctx context.Context, s supervisor) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, run.end(births)) }()
-	if err := births.all(ctx, 1, time.Minute); err != nil {
+	if err := births.all(ctx, 1); err != nil {
 		return err
 	}
 	before := run.busy(births)

@@ -55,8 +55,8 @@ func (r *running) start() error {
 
 func (r *running) said() string { return r.out.String() }
 
-// stopPatience is for the slowest of them on a slow machine.
-const stopPatience = 5 * time.Minute
+// patience is for the slowest of them on a slow machine.
+const patience = 15 * time.Minute
 
 // stop tells the supervisor to end and waits until it and every program is gone.
 func (r *running) stop(b *births) error {
@@ -66,8 +66,8 @@ func (r *running) stop(b *births) error {
 	select {
 	case err := <-r.ended:
 		r.ended <- err
-	case <-time.After(stopPatience):
-		return fmt.Errorf("it has not ended after %s", stopPatience)
+	case <-time.After(patience):
+		return fmt.Errorf("it has not ended after %s", patience)
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		left := 0
