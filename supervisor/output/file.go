@@ -70,7 +70,13 @@ func (f rawFile) take(p *port, pipe, limit int, _ bool) (int, error) {
 		return 0, io.EOF
 	}
 	f.well()
-	f.show(end, n, p.saw)
+	from := end
+	if n > chunk && p.isUnwatched() {
+		if from = f.recent(end, n); from > end {
+			p.passOver()
+		}
+	}
+	f.show(from, n-int(from-end), p.saw)
 	return n, nil
 }
 
@@ -247,6 +253,43 @@ func (f *file) show(from int64, n int, to func([]byte)) {
 		}
 		from, n = from+int64(got), n-got
 	}
+}
+
+// recent is where in the n bytes from there the lines begin that are remembered of them
+// once all were seen, or before. The others need not be looked at when nobody wants to see
+// them as they come: to make lines of all costs several times what storing them does.
+func (f *file) recent(from int64, n int) int64 {
+	b := buffers.Get().(*[chunk]byte)
+	defer buffers.Put(b)
+	var lines, size int
+	behind := int64(-1) // where the line behind ends; what has no end is no line yet
+	for end := from + int64(n); end > from; end = max(from, end-chunk) {
+		begin := max(from, end-chunk)
+		if _, err := f.out.ReadAt(b[:end-begin], begin); err != nil {
+			return from
+		}
+		for i := bytes.LastIndexByte(b[:end-begin], '\n'); i >= 0; i = bytes.LastIndexByte(b[:i], '\n') {
+			at := begin + int64(i)
+			if behind >= 0 {
+				lines++
+				size += leastKept(int(behind - at - 1))
+			}
+			if lines == maxLines || size > maxBytes {
+				return at + 1
+			}
+			behind = at
+		}
+	}
+	return from
+}
+
+// leastKept is how much is remembered of a line at least: see text, which may take a carriage
+// return off, and of a long line almost anything.
+func leastKept(size int) int {
+	if size > maxLine {
+		return 0
+	}
+	return max(0, size-1)
 }
 
 // confess writes into the file how much is missing there, before anything else is

@@ -131,18 +131,17 @@ func (s *Store) remembered(q Question) ([]Line, bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r := ring{lines: t.lines.of(q.Stream, len(t.lines.lines))}
+	lines := slices.Clone(t.lines.of(q.Stream, maxLines))
 	for _, st := range t.streams {
 		for _, l := range t.unfinished(st) {
 			if q.Whole {
 				continue
 			}
 			if q.Stream == "" || l.Stream == "" || l.Stream == q.Stream {
-				r.lines = append(r.lines, l)
+				lines = append(lines, l)
 			}
 		}
 	}
-	lines := slices.Clone(r.lines)
 	first := time.Now()
 	if len(lines) > 0 {
 		first = lines[0].At

@@ -29,10 +29,14 @@ type tail struct {
 // A ring holds the last lines. Texts are shared between rings, not copied.
 type ring struct {
 	lines []Line
+	room  []Line // in which they lie: behind the places of those that are gone
 	bytes int
 }
 
 func (r *ring) add(l Line) {
+	if len(r.lines) == cap(r.lines) {
+		r.makeRoom()
+	}
 	r.lines = append(r.lines, l)
 	r.bytes += len(l.Text)
 	drop := 0
@@ -42,6 +46,18 @@ func (r *ring) add(l Line) {
 		drop++
 	}
 	r.lines = r.lines[drop:]
+}
+
+// makeRoom uses the places of lines that are gone, once they are half of all: a child that
+// writes without end is to make no garbage but its lines.
+func (r *ring) makeRoom() {
+	if gone := len(r.room) - len(r.lines); gone > len(r.lines) {
+		r.lines = r.room[:copy(r.room, r.lines)]
+		clear(r.room[len(r.lines):])
+		return
+	}
+	room := make([]Line, max(2*len(r.room), 8))
+	r.lines, r.room = room[:copy(room, r.lines)], room
 }
 
 func (r *ring) last(n int) []Line {

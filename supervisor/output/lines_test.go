@@ -3,6 +3,7 @@ package output
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,8 +44,19 @@ func FuzzLines(f *testing.F) {
 
 func TestRingKeepsToItsLimits(t *testing.T) {
 	var r ring
-	for range 3 * maxLines {
-		r.add(Line{Text: "short"})
+	for i := range 10 * maxLines {
+		r.add(Line{Text: "short", Stream: strconv.Itoa(i)})
+		if oldest := max(0, i-maxLines+1); r.lines[0].Stream != strconv.Itoa(oldest) || r.last(1)[0].Stream != strconv.Itoa(i) {
+			t.Fatalf("after line %d the lines are %s to %s", i, r.lines[0].Stream, r.last(1)[0].Stream)
+		}
+	}
+	if len(r.room) > 3*maxLines {
+		t.Errorf("%d lines lie in room for %d", len(r.lines), len(r.room))
+	}
+	for i, l := range r.room[:len(r.room)-cap(r.lines)] {
+		if l != (Line{}) {
+			t.Fatalf("line %d of what is gone is kept: %+v", i, l)
+		}
 	}
 	if len(r.lines) != maxLines || r.bytes != maxLines*len("short") {
 		t.Errorf("%d lines, %d bytes", len(r.lines), r.bytes)

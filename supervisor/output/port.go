@@ -188,6 +188,22 @@ func (p *port) saw(b []byte) {
 	}
 }
 
+// isUnwatched tells whether nobody wants to see what has left the pipe just now but as
+// one of the last lines.
+func (p *port) isUnwatched() bool {
+	t := p.life.tail
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return p.ahead == 0 && len(t.followers) == 0 && len(p.life.watchers) == 0
+}
+
+// passOver leaves out lines that nobody sees. What comes next begins a line.
+func (p *port) passOver() {
+	p.life.tail.mu.Lock()
+	defer p.life.tail.mu.Unlock()
+	p.partial = p.partial[:0]
+}
+
 // sees shows people what is at the front of the pipe and stays there.
 func (p *port) sees(b []byte) {
 	if len(b) > p.ahead {
