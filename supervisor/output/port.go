@@ -50,6 +50,11 @@ const (
 	mostAtOnce = 1 << 20 // the largest pipe superd makes
 	patience   = 5 * time.Second
 	retry      = 200 * time.Millisecond
+
+	// gather is how long a child that writes much is left alone, so that there is more to
+	// move at once, which costs less. Its pipe takes several times what it writes meanwhile.
+	gather = time.Millisecond
+	much   = 16 << 10
 )
 
 func newPort(s *Stream, stream string, pipe *os.File) *port {
@@ -74,9 +79,10 @@ func (p *port) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, p.interrupt)
 	defer stop()
 	for ctx.Err() == nil {
+		var n int
 		var moved error
 		err := raw.Read(func(fd uintptr) bool {
-			_, moved = p.move(int(fd), mostAtOnce, false)
+			n, moved = p.move(int(fd), mostAtOnce, false)
 			return !errors.Is(moved, unix.EAGAIN)
 		})
 		switch {
@@ -91,7 +97,9 @@ func (p *port) run(ctx context.Context) {
 			p.life.store.Log.Error("output cannot be read", "name", p.life.tail.name, "error", err)
 			return
 		case moved != nil && !errors.Is(moved, unix.EAGAIN):
-			p.wait(ctx)
+			p.wait(ctx, retry)
+		case moved == nil && n >= much && n < p.room/4:
+			p.wait(ctx, gather)
 		}
 	}
 }
@@ -149,12 +157,12 @@ func (p *port) retarget(to sink, where string) {
 	p.to, p.where, p.inLine = to, where, false
 }
 
-// wait passes the time until the sink is asked again.
-func (p *port) wait(ctx context.Context) {
+// wait passes time, unless there is an end before.
+func (p *port) wait(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-p.life.ended:
-	case <-time.After(retry):
+	case <-time.After(d):
 	}
 }
 
