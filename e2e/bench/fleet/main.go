@@ -209,6 +209,27 @@ func (b *bench) flood(ctx context.Context, s supervisor) (err error) {
 	return run.stop(births)
 }
 
+// storedIn counts what is in a log and in those that were put aside: s6-log begins a new one
+// after 256 MiB at the latest.
+func storedIn(log string) (lines int, size int64, err error) {
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(log), "@*"))
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, file := range append(files, log) {
+		info, err := os.Stat(file)
+		if err != nil {
+			return 0, 0, err
+		}
+		n, err := countLines(file)
+		if err != nil {
+			return 0, 0, err
+		}
+		lines, size = lines+n, size+info.Size()
+	}
+	return lines, size, nil
+}
+
 // stored waits until the end of the log is last, and counts its lines.
 func stored(ctx context.Context, log, last string) (lines int, size int64, err error) {
 	deadline := time.Now().Add(5 * time.Minute)
@@ -222,9 +243,8 @@ func stored(ctx context.Context, log, last string) (lines int, size int64, err e
 			}
 			done := strings.HasSuffix(string(tail), last)
 			err = errors.Join(statErr, f.Close())
-			if done {
-				lines, err = countLines(log)
-				return lines, info.Size(), err
+			if err == nil && done {
+				return storedIn(log)
 			}
 		}
 		if time.Now().After(deadline) {
