@@ -70,13 +70,9 @@ func (f rawFile) take(p *port, pipe, limit int, _ bool) (int, error) {
 		return 0, io.EOF
 	}
 	f.well()
-	from := end
-	if n > chunk && p.isUnwatched() {
-		if from = f.recent(end, n); from > end {
-			p.passOver()
-		}
+	if n <= chunk || p.ahead > 0 || !f.showRecent(p, end, n) {
+		f.show(end, n, p.saw)
 	}
-	f.show(from, n-int(from-end), p.saw)
 	return n, nil
 }
 
@@ -255,9 +251,16 @@ func (f *file) show(from int64, n int, to func([]byte)) {
 	}
 }
 
+// showRecent shows of a flood what will be remembered of it, and tells whether that was
+// enough: not if somebody wants to see every line as it comes.
+func (f *file) showRecent(p *port, end int64, n int) bool {
+	from := f.recent(end, n)
+	return from > end && p.life.tail.flooded(p, func(see func([]byte)) { f.show(from, n-int(from-end), see) })
+}
+
 // recent is where in the n bytes from there the lines begin that are remembered of them
-// once all were seen, or before. The others need not be looked at when nobody wants to see
-// them as they come: to make lines of all costs several times what storing them does.
+// once all were seen, or before. The others need not be made into lines, which costs several
+// times what storing them does.
 func (f *file) recent(from int64, n int) int64 {
 	b := buffers.Get().(*[chunk]byte)
 	defer buffers.Put(b)

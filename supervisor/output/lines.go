@@ -48,17 +48,20 @@ func (r *ring) add(l Line) {
 	r.lines = r.lines[drop:]
 }
 
-// makeRoom uses the places of lines that are gone, once they are half of all: a child that
-// writes without end is to make no garbage but its lines.
+// makeRoom uses the places of lines that are gone, once they are a third of all: a child
+// that writes without end is to make no garbage but its lines.
 func (r *ring) makeRoom() {
-	if gone := len(r.room) - len(r.lines); gone > len(r.lines) {
+	if gone := len(r.room) - len(r.lines); 2*gone > len(r.lines) {
 		r.lines = r.room[:copy(r.room, r.lines)]
 		clear(r.room[len(r.lines):])
 		return
 	}
-	room := make([]Line, max(2*len(r.room), 8))
+	room := make([]Line, max(8, min(2*len(r.room), maxRoom)))
 	r.lines, r.room = room[:copy(room, r.lines)], room
 }
+
+// maxRoom is so much that a third of it is gone before it is full.
+const maxRoom = maxLines + maxLines/2 + 2
 
 func (r *ring) last(n int) []Line {
 	return r.lines[max(0, len(r.lines)-max(0, n)):]
@@ -84,6 +87,26 @@ func (t *tail) wrote(p *port, b []byte, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.passOn(p, b, at)
+	t.cut(p, b, at)
+}
+
+// flooded is told of so much that its first lines would be pushed out at once by its last,
+// and is shown the last, which begin with a line. Nobody sees the lines in between, also not
+// that they are missing; it does nothing if somebody would.
+func (t *tail) flooded(p *port, last func(see func([]byte))) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.followers) > 0 || len(p.life.watchers) > 0 {
+		return false
+	}
+	p.partial = p.partial[:0]
+	at := time.Now()
+	last(func(b []byte) { t.cut(p, b, at) })
+	return true
+}
+
+// cut is wrote for who holds t.mu.
+func (t *tail) cut(p *port, b []byte, at time.Time) {
 	for len(b) > 0 {
 		line, rest, whole := bytes.Cut(b, []byte{'\n'})
 		if room := maxLine + 1 - len(p.partial); room > 0 {

@@ -50,14 +50,7 @@ func TestRingKeepsToItsLimits(t *testing.T) {
 			t.Fatalf("after line %d the lines are %s to %s", i, r.lines[0].Stream, r.last(1)[0].Stream)
 		}
 	}
-	if len(r.room) > 3*maxLines {
-		t.Errorf("%d lines lie in room for %d", len(r.lines), len(r.room))
-	}
-	for i, l := range r.room[:len(r.room)-cap(r.lines)] {
-		if l != (Line{}) {
-			t.Fatalf("line %d of what is gone is kept: %+v", i, l)
-		}
-	}
+	keepsNothing(t, r)
 	if len(r.lines) != maxLines || r.bytes != maxLines*len("short") {
 		t.Errorf("%d lines, %d bytes", len(r.lines), r.bytes)
 	}
@@ -67,6 +60,7 @@ func TestRingKeepsToItsLimits(t *testing.T) {
 	if r.bytes > maxBytes || len(r.lines) != maxBytes/maxLine {
 		t.Errorf("%d lines, %d bytes", len(r.lines), r.bytes)
 	}
+	keepsNothing(t, r)
 	if r.last(-1) == nil || len(r.last(5)) != 5 {
 		t.Error("last gives another number of lines than asked for")
 	}
@@ -86,5 +80,19 @@ func TestNamesAreForgotten(t *testing.T) {
 	c.end(t)
 	if got := s.Tail("lives on", 1); len(got) != 1 {
 		t.Error("a name that lives was forgotten")
+	}
+}
+
+// keepsNothing of lines that are gone.
+func keepsNothing(t *testing.T, r ring) {
+	t.Helper()
+	if len(r.room) > 2*maxLines {
+		t.Errorf("%d lines lie in room for %d", len(r.lines), len(r.room))
+	}
+	begin := len(r.room) - cap(r.lines)
+	for i, l := range r.room {
+		if (i < begin || i >= begin+len(r.lines)) && l != (Line{}) {
+			t.Fatalf("line %d of what is gone is kept: %.100v", i, l)
+		}
 	}
 }

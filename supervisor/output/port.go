@@ -50,11 +50,6 @@ const (
 	mostAtOnce = 1 << 20 // the largest pipe superd makes
 	patience   = 5 * time.Second
 	retry      = 200 * time.Millisecond
-
-	// gather is how long a child that writes much is left alone, so that there is more to
-	// move at once, which costs less. Its pipe takes several times what it writes meanwhile.
-	gather = time.Millisecond
-	much   = 16 << 10
 )
 
 func newPort(s *Stream, stream string, pipe *os.File) *port {
@@ -79,10 +74,9 @@ func (p *port) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, p.interrupt)
 	defer stop()
 	for ctx.Err() == nil {
-		var n int
 		var moved error
 		err := raw.Read(func(fd uintptr) bool {
-			n, moved = p.move(int(fd), mostAtOnce, false)
+			_, moved = p.move(int(fd), mostAtOnce, false)
 			return !errors.Is(moved, unix.EAGAIN)
 		})
 		switch {
@@ -97,9 +91,7 @@ func (p *port) run(ctx context.Context) {
 			p.life.store.Log.Error("output cannot be read", "name", p.life.tail.name, "error", err)
 			return
 		case moved != nil && !errors.Is(moved, unix.EAGAIN):
-			p.wait(ctx, retry)
-		case moved == nil && n >= much && n < p.room/4:
-			p.wait(ctx, gather)
+			p.wait(ctx)
 		}
 	}
 }
@@ -157,12 +149,12 @@ func (p *port) retarget(to sink, where string) {
 	p.to, p.where, p.inLine = to, where, false
 }
 
-// wait passes time, unless there is an end before.
-func (p *port) wait(ctx context.Context, d time.Duration) {
+// wait passes the time until the sink is asked again.
+func (p *port) wait(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-p.life.ended:
-	case <-time.After(d):
+	case <-time.After(retry):
 	}
 }
 
@@ -194,22 +186,6 @@ func (p *port) saw(b []byte) {
 	if known < len(b) {
 		p.life.tail.wrote(p, b[known:], time.Now())
 	}
-}
-
-// isUnwatched tells whether nobody wants to see what has left the pipe just now but as
-// one of the last lines.
-func (p *port) isUnwatched() bool {
-	t := p.life.tail
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return p.ahead == 0 && len(t.followers) == 0 && len(p.life.watchers) == 0
-}
-
-// passOver leaves out lines that nobody sees. What comes next begins a line.
-func (p *port) passOver() {
-	p.life.tail.mu.Lock()
-	defer p.life.tail.mu.Unlock()
-	p.partial = p.partial[:0]
 }
 
 // sees shows people what is at the front of the pipe and stays there.

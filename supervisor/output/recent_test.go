@@ -29,6 +29,7 @@ func TestFloodIsRemembered(t *testing.T) {
 		"lines":                    numbered(9_000, strings.Repeat(" x", 50)),
 		"long lines":               numbered(600, strings.Repeat(" x", 800)),
 		"somewhat long lines":      numbered(3_000, strings.Repeat(" x", 150)),
+		"with carriage returns":    strings.ReplaceAll(numbered(3_000, strings.Repeat(" x", 150)), "\n", "\r\n"),
 		"longer than is shown":     numbered(90, strings.Repeat("x", 11_000)),
 		"empty lines":              strings.Repeat("\n", 500_000),
 		"one line":                 strings.Repeat("x", 900_000),
@@ -41,8 +42,8 @@ func TestFloodIsRemembered(t *testing.T) {
 			p := startLife(t, s, Life{Name: "w", Log: "w.log"})
 			atOnce(t, s, p, flood)
 			p.end(t)
-			if got := p.Tail(maxLines); !slices.Equal(got, linesOf("begun "+flood)) {
-				t.Errorf("remembered are %d lines from %.40q to %.40q, want %d", len(got), got[0], got[len(got)-1], len(linesOf("begun "+flood)))
+			if got, want := p.Tail(maxLines), linesOf("begun "+flood); !slices.Equal(got, want) {
+				t.Errorf("remembered are %d lines, want %d: %.40q", len(got), len(want), got)
 			}
 			if b, err := os.ReadFile(filepath.Join(s.Dir, "w.log")); err != nil || string(b) != "begun "+flood {
 				t.Errorf("%d bytes of %d are stored: %v", len(b), len(flood), err)
@@ -66,21 +67,36 @@ func TestFloodIsWatched(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("the line that is waited for is not seen")
 	}
+	eventually(t, "all of it is seen", func() bool { return slices.Equal(p.Tail(1), []string{"line 39999"}) })
 	lines := s.tail("w").follow(t.Context(), 0, "")
 	atOnce(t, s, p, flood.String())
 	p.end(t)
-	seen := 0
-	for seen < 40_000 {
+	for seen := 0; seen != 40_000; seen++ {
 		select {
 		case l := <-lines:
 			if l.lagged != nil {
-				seen += l.lagged.take()
-			} else {
-				seen++
+				seen += l.lagged.take() - 1
+			} else if l.Text != fmt.Sprintf("line %d", seen) && seen > 0 {
+				t.Fatalf("after %d lines comes %q", seen, l.Text)
 			}
 		case <-time.After(10 * time.Second):
 			t.Fatalf("a follower has seen or missed %d lines", seen)
 		}
+	}
+}
+
+// Of a flood of short lines no more are looked at than are remembered.
+func TestRecentIsShort(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	all := strings.Repeat("line\n", 200_000)
+	write(t, out, all)
+	from := (&file{out: out}).recent(0, len(all))
+	if got := (len(all) - int(from)) / len("line\n"); got != maxLines {
+		t.Errorf("%d lines are looked at", got)
 	}
 }
 
