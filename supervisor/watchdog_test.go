@@ -69,11 +69,7 @@ func TestWatchdogKills(t *testing.T) {
 	if e := s.end(t, 0); !e.Exit.Killed || e.Exit.Fault != "watchdog" || e.Planned || !strings.HasPrefix(e.Exit.String(), "watchdog: killed by superd after") {
 		t.Errorf("the end: %+v, %s", e, e.Exit)
 	}
-	for _, pid := range pids {
-		if lives(pid) {
-			t.Errorf("process %d lives on", pid)
-		}
-	}
+	end(t, pids...)
 }
 
 func TestWatchdogStories(t *testing.T) {
