@@ -292,6 +292,19 @@ func TestKeeperIsMadeOfLittle(t *testing.T) {
 	}
 }
 
+// Each processor has assembly of its own, and the linker proves for each that the stage has
+// stack enough.
+func TestKeeperLinksForBothProcessors(t *testing.T) {
+	t.Parallel()
+	for _, arch := range []string{"amd64", "arm64"} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(t.TempDir(), arch), "superd/cmd/superd-keeper")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", arch, err, out)
+		}
+	}
+}
+
 func TestKeeperIsSmall(t *testing.T) {
 	k := keepertest.Start(t)
 	c := dial(t, k)

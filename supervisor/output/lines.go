@@ -90,9 +90,10 @@ func (t *tail) wrote(p *port, b []byte, at time.Time) {
 	t.cut(p, b, at)
 }
 
-// flooded is told of so much that its first lines would be pushed out at once by its last,
-// and is shown the last, which begin with a line. Nobody sees the lines in between, also not
-// that they are missing; it does nothing if somebody would.
+// flooded is wrote for so much that its first lines would be pushed out at once by its last:
+// it is shown the last only, which begin with a line. If somebody wants to see every line it
+// does nothing, and says so. All is under one lock, so that nobody comes in between and
+// misses lines, or finds the rings with a hole.
 func (t *tail) flooded(p *port, last func(see func([]byte))) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
