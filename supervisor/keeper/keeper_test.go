@@ -305,6 +305,23 @@ func TestKeeperLinksForBothProcessors(t *testing.T) {
 	}
 }
 
+// A keeper that is linked with libc has memory that the kernel writes to in every child.
+func TestKeeperWithLibc(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "superd-keeper")
+	cmd := exec.Command("go", "build", "-ldflags=-linkmode=external", "-o", file, "superd/cmd/superd-keeper")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	c := dial(t, keepertest.StartProgram(t, file, "sleep", "infinity"))
+	for range 10 {
+		if out, e := run(t, c, shell("s", "echo on")); out != "on\n" || e.Status != 0 {
+			t.Fatalf("%q, %+v", out, e)
+		}
+	}
+}
+
 func TestKeeperIsSmall(t *testing.T) {
 	k := keepertest.Start(t)
 	c := dial(t, k)
