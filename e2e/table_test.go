@@ -36,6 +36,12 @@ func (c *cell) row() string {
 // Nobody notices switches and rollbacks whatever PHP listens on, however it manages its
 // children, whatever nginx sends as the path, whether it keeps its connections or not.
 // Four web servers stand in front of the same PHP at the same time.
+//
+// Two of them keep two connections for each of their two workers, so that up to 8 of the
+// 40 children wait for a web server that has nothing to ask. With 32 of them a slow machine
+// had requests that nobody answered, and FPM is why: with ondemand its master makes a child
+// only when a connection comes (fpm_pctl_on_socket_accept), so when the last one has come
+// and all children so far are kept, whoever waits in the queue waits on.
 func TestZeroLossTable(t *testing.T) {
 	switches := 3
 	if n, err := strconv.Atoi(os.Getenv("SUPERD_TABLE_SWITCHES")); err == nil {
@@ -84,13 +90,13 @@ func zeroLoss(t *testing.T, listen, pm string, switches int) []*cell {
 	var cells []*cell
 	var runs []*load.Run
 	for _, root := range []string{"$document_root", "$realpath_root"} {
-		for _, keep := range []int{0, 8} {
+		for _, keep := range []int{0, 2} {
 			nginx, err := l.StartFront(lab.Front{PHP: php, Root: root, Keep: keep})
 			if err != nil {
 				t.Fatal(err)
 			}
 			cells = append(cells, &cell{listen: listen, pm: pm, root: root, keep: keep})
-			runs = append(runs, load.Start(load.Plan{URL: nginx.URL, Rate: 40, Mix: []load.Route{
+			runs = append(runs, load.Start(load.Plan{URL: nginx.URL, Rate: 25, Mix: []load.Route{
 				{Name: "5 ms", Path: "/", Share: 900}, {Name: "300 ms sleep", Path: "/slow?ms=300", Share: 100},
 			}}))
 		}
