@@ -42,6 +42,9 @@ func (s *server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if pool.PM == "dynamic" {
+		pool = pool.startingWith(0)
+	}
 	if err := os.RemoveAll(s.at.Home); err != nil {
 		return fmt.Errorf("clear the place of an earlier one: %w", err)
 	}

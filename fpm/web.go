@@ -214,7 +214,8 @@ func (w *Web) take(ctx context.Context) (func(), error) {
 	}
 }
 
-// Start brings g up on a private listener and returns when it answers.
+// Start brings g up on a private listener and returns when it answers, with about as many
+// workers as the generation that serves has.
 func (w *Web) Start(ctx context.Context, g release.Generation) error {
 	if g.IsZero() {
 		return nil
@@ -227,7 +228,10 @@ func (w *Web) Start(ctx context.Context, g release.Generation) error {
 	if w.o.Handoff == Reload {
 		err = w.test(ctx, g)
 	} else {
-		_, err = w.up(ctx, g)
+		var s *server
+		if s, err = w.up(ctx, g); err == nil {
+			s.prefork(ctx)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("start %s: %w", g, err)
@@ -326,6 +330,7 @@ func (w *Web) Restart(ctx context.Context) error {
 	}
 	fresh, err := w.begin(ctx, w.place(old.generation()))
 	if err == nil {
+		fresh.prefork(ctx)
 		err = w.publish(fresh)
 	}
 	if err == nil {
