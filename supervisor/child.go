@@ -344,16 +344,16 @@ func (c *Child) judge(e client.Exit, main *heir) Exit {
 	return x
 }
 
-// An Exit is how a child ended.
+// An Exit is how a child ended. The names in JSON are read by the next superd.
 type Exit struct {
-	Status  syscall.WaitStatus
-	Failure string // not empty: it never became the program, and why
-	Unknown bool   // Status is not known: the kernel did not tell how its main process ended
-	At      time.Time
-	Ran     time.Duration
-	Killed  bool   // superd killed it
-	OOM     OOM    // the part that want of memory had in it
-	Fault   string // why superd ended it when nobody had asked for that: "watchdog"; else empty
+	Status  syscall.WaitStatus `json:"status"`
+	Failure string             `json:"failure,omitempty"` // not empty: it never became the program, and why
+	Unknown bool               `json:"unknown,omitempty"` // Status is not known: the kernel did not tell how its main process ended
+	At      time.Time          `json:"at"`
+	Ran     time.Duration      `json:"ran"`
+	Killed  bool               `json:"killed,omitempty"` // superd killed it
+	OOM     OOM                `json:"oom,omitempty"`    // the part that want of memory had in it
+	Fault   string             `json:"fault,omitempty"`  // why superd ended it when nobody had asked for that: "watchdog"; else empty
 }
 
 // Code is the exit code, -1 after a signal or a failure to start.

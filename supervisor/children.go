@@ -229,6 +229,9 @@ func (c *Children) Start(ctx context.Context, s Spec) (*Child, error) {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	n := note{Name: s.Name, Mark: rand.Text(), Log: s.Log, Labels: s.Labels, Watchdog: interval(s.Watchdog), Own: s.Note}
+	if s.past != (history{}) {
+		n.Past = &s.past
+	}
 	packed, err := n.pack()
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)

@@ -139,6 +139,16 @@ func (p *Process) Adopt(c *Child) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.child, p.state, p.since = c, Starting, c.Born()
+	if past := c.note.Past; past != nil {
+		p.restarts, p.last = past.Restarts, past.Last
+	}
+}
+
+// past is what the next superd is to know of the lives so far.
+func (p *Process) past() history {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return history{p.restarts, p.last}
 }
 
 // Run keeps the process as wanted. It returns nil once the process is retired and
@@ -204,6 +214,7 @@ func (p *Process) spawn(ctx context.Context) (*Child, error) {
 	var c *Child
 	s, err := p.spec(ctx)
 	if err == nil {
+		s.past = p.past()
 		c, err = p.children.Start(ctx, s)
 	}
 	p.mu.Lock()

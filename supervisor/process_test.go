@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"superd/supervisor/keeper/client"
 )
 
 // A subject is a process under test and what was heard of it.
@@ -544,6 +546,45 @@ func TestAdoption(t *testing.T) {
 		t.Errorf("the end: %s, %+v", e.Exit, e)
 	}
 	s.until(Running)
+}
+
+// What people are told of the lives before does not end with superd.
+func TestAdoptionKeepsThePast(t *testing.T) {
+	h := newHouse(t)
+	f := h.open(t)
+	s := newSubject(f, "exit 3 300", policy()).run()
+	eventually(t, "two lives are over", func() bool { return len(s.ends()) >= 2 })
+	s.be("well")
+	s.until(Running)
+	before := s.Status()
+	s.stop()
+	f.leave()
+
+	f = h.open(t)
+	s = newSubject(f, "well", policy())
+	s.Adopt(f.Adopted()[0])
+	s.run()
+	s.until(Running)
+	after := s.Status()
+	if after.Restarts != before.Restarts || after.Last == nil || after.Last.String() != before.Last.String() || !after.Last.At.Equal(before.Last.At) {
+		t.Errorf("%d restarts and %v, want %d and %v", after.Restarts, after.Last, before.Restarts, before.Last)
+	}
+	s.Restart()
+	eventually(t, "it goes on counting", func() bool { return s.Status().Restarts == before.Restarts+1 })
+}
+
+// A child is started also when there is no room for its past.
+func TestNoteWithoutRoomForThePast(t *testing.T) {
+	long := &history{Restarts: 7, Last: &Exit{Failure: strings.Repeat("x", client.MaxNote)}}
+	b, err := note{Name: "w", Mark: "m", Past: long}.pack()
+	if n := unpackNote(b, "w"); err != nil || len(b) > client.MaxNote || n.Mark != "m" || n.Past != nil {
+		t.Errorf("%d bytes, %v: %+v", len(b), err, n)
+	}
+	long.Last.Failure = "not found"
+	b, err = note{Name: "w", Mark: "m", Past: long}.pack()
+	if n := unpackNote(b, "w"); err != nil || n.Past == nil || n.Past.Restarts != 7 || n.Past.Last.Failure != "not found" {
+		t.Errorf("%s, %v", b, err)
+	}
 }
 
 // The time of a stop that an earlier superd has begun goes on.

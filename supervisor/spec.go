@@ -44,6 +44,8 @@ type Spec struct {
 
 	// Labels are who it is, for logs that have fields: "app", "release", "pool", "slot".
 	Labels map[string]string
+
+	past history
 }
 
 // A Limit is one resource limit of a child (getrlimit(2)).
@@ -138,10 +140,23 @@ type note struct {
 	Watchdog time.Duration `json:"watchdog,omitempty"`
 
 	Own json.RawMessage `json:"own,omitempty"`
+
+	Past *history `json:"past,omitempty"`
 }
 
+// A history is what people are told of the lives before.
+type history struct {
+	Restarts int   `json:"restarts,omitempty"`
+	Last     *Exit `json:"last,omitempty"`
+}
+
+// pack leaves the past out where there is no room for it: the child is started all the same.
 func (n note) pack() ([]byte, error) {
 	b, err := json.Marshal(n)
+	if err == nil && len(b) > client.MaxNote && n.Past != nil {
+		n.Past = nil
+		return n.pack()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("note of %s: %w", n.Name, err)
 	}

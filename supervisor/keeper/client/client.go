@@ -37,7 +37,7 @@ var (
 // Spec is what the keeper needs to make a child.
 type Spec struct {
 	Slot   string // uniqueness key; at most 200 bytes
-	Note   []byte // opaque, at most 4 KiB; comes back in the snapshot
+	Note   []byte // opaque, at most MaxNote; comes back in the snapshot
 	Argv   []string
 	Path   string // the executable; "" looks Argv[0] up in the PATH of Env
 	Env    []string
@@ -57,6 +57,9 @@ type Spec struct {
 	// old to know them makes none: then Err and In of the child are nil.
 	Err, In bool
 }
+
+// MaxNote is how many bytes a note may have.
+const MaxNote = wire.MaxData
 
 // OwnPID is an entry of Spec.Env to which a child adds its own PID.
 const OwnPID = wire.OwnPID
