@@ -33,7 +33,7 @@ const unusedFile = "unused"
 func (w *Web) held(base, socket string) string { return "fpm/" + w.id() + "/" + base + "/" + socket }
 
 func (w *Web) rendering(at place, p Pool) rendering {
-	return rendering{at: at, pool: p, literal: w.o.Handoff == Reload}
+	return rendering{at: at, pool: p.startingWith(at.Crowd), literal: w.o.Handoff == Reload}
 }
 
 // build makes all that a master needs, and has PHP-FPM look at it.
@@ -43,7 +43,10 @@ func (s *server) build(ctx context.Context) error {
 		return err
 	}
 	if pool.PM == "dynamic" {
-		pool = pool.startingWith(0)
+		crowd := s.owner.crowd(ctx)
+		s.mu.Lock()
+		s.at.Crowd = crowd
+		s.mu.Unlock()
 	}
 	if err := os.RemoveAll(s.at.Home); err != nil {
 		return fmt.Errorf("clear the place of an earlier one: %w", err)

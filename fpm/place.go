@@ -31,6 +31,9 @@ type place struct {
 	// when it is the socket in its directory.
 	Address string `json:"address,omitempty"`
 	Seat    int    `json:"seat,omitempty"`
+	// Crowd is how many workers the generation that served had when it was made: its
+	// masters begin with as many, see prefork.go.
+	Crowd int `json:"crowd,omitempty"`
 }
 
 // key is what PHP-FPM is told that a listener is called. It unlinks a socket by that

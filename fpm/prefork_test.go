@@ -1,74 +1,170 @@
 package fpm
 
-import "testing"
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
 
-// As many workers are ready for those who come first as there were before, also when the
-// master is replaced. With ondemand they are made within a limit of time, so that on a
-// busy machine one or two of the six may not have come; none was ready without it.
+	"superd/release"
+)
+
+// dynamic is a shop with few workers at its start, which may become more.
+func (s *shop) dynamic(pm string) {
+	s.change = func(_ *Options, p *Pool) {
+		p.PM, p.StartServers, p.MinSpareServers, p.MaxSpareServers = pm, 1, 1, 5
+	}
+}
+
+// crowd has six workers at work, and waits until all of them have nothing to do.
+func (l *life) crowd(g release.Generation) {
+	l.shop.t.Helper()
+	load := l.shop.load()
+	load.closed(6, "ms=500")
+	eventually(l.shop.t, "six workers are at it", func() bool {
+		st, _ := l.status(g)
+		return st.Active >= 6
+	})
+	load.done()
+}
+
+// workers is how many g has while nobody asks.
+func (l *life) workers(g release.Generation) int {
+	l.shop.t.Helper()
+	var at Status
+	eventually(l.shop.t, "nobody is at work", func() bool {
+		st, ok := l.status(g)
+		at = st
+		return ok && st.Active == 0 && st.Idle >= 0
+	})
+	return at.Idle
+}
+
+// As many workers are ready for those who come first as there were before: in the next
+// generation, also when it gets only a part of the users at first, and in the next master.
+// With ondemand they are made within a limit of time, so that on a busy machine one or two
+// of the six may not have come.
 func TestGenerationBeginsWithWorkers(t *testing.T) {
+	t.Parallel()
+	for pm, want := range map[string]int{"ondemand": 4, "dynamic": 5} {
+		for how, lead := range map[string]func(*life, release.Generation) error{
+			"promoted": func(l *life, g release.Generation) error { return l.Promote(t.Context(), g) },
+			"shared":   func(l *life, g release.Generation) error { return l.Share(t.Context(), g, 0.5) },
+		} {
+			t.Run(pm+"/"+how, func(t *testing.T) {
+				t.Parallel()
+				s := newShop(t)
+				s.dynamic(pm)
+				l := s.superd()
+				first, next := s.generation(1), s.generation(2)
+				l.serve(first)
+				if n := l.workers(first); n > 1 {
+					t.Errorf("the first generation of all begins with %d workers", n)
+				}
+				l.crowd(first)
+				l.must("start", l.Start(t.Context(), next))
+				l.must("lead users there", lead(l, next))
+				if n := l.workers(next); n < want {
+					t.Errorf("it begins with %d workers, want %d", n, want)
+				}
+			})
+		}
+	}
+}
+
+func TestMasterBeginsWithWorkers(t *testing.T) {
 	t.Parallel()
 	for pm, want := range map[string]int{"ondemand": 4, "dynamic": 5} {
 		t.Run(pm, func(t *testing.T) {
 			t.Parallel()
 			s := newShop(t)
-			s.change = func(_ *Options, p *Pool) {
-				p.PM, p.StartServers, p.MinSpareServers, p.MaxSpareServers = pm, 1, 1, 5
-			}
+			s.dynamic(pm)
 			l := s.superd()
-			l.serve(s.generation(1))
-			load := s.load()
-			load.closed(6, "ms=500")
-			eventually(t, "six workers are at it", func() bool {
-				st, _ := l.status(s.generation(1))
-				return st.Active >= 6
-			})
-			l.must("start", l.Start(t.Context(), s.generation(2)))
-			l.beginsWith(want)
-			l.must("promote", l.Promote(t.Context(), s.generation(2)))
-			eventually(t, "they are at it in the next", func() bool {
-				st, _ := l.status(s.generation(2))
-				return st.Active >= 5
-			})
-			load.done()
+			g := s.generation(1)
+			l.serve(g)
+			l.crowd(g)
 			l.must("restart", l.Restart(t.Context()))
-			eventually(t, "the master before is gone", func() bool { return len(l.all()) == 2 })
-			l.beginsWith(want)
+			eventually(t, "the master before is gone", func() bool { return len(l.all()) == 1 })
+			if n := l.workers(g); n < want {
+				t.Errorf("it begins with %d workers, want %d", n, want)
+			}
+			if pm == "ondemand" {
+				return // who comes first to it may be nobody's at all
+			}
+			l.end()
+			l = s.superd() // which knows what the earlier one has written down
+			st, _ := l.status(g)
+			end(t, st.PID)
+			eventually(t, "the next master", func() bool {
+				now, _ := l.status(g)
+				return now.PID != 0 && now.PID != st.PID
+			})
+			if n := l.workers(g); n < want {
+				t.Errorf("the next master begins with %d workers, want %d", n, want)
+			}
 		})
 	}
 }
 
-// beginsWith tells how many workers generation 2 has before anybody came.
-func (l *life) beginsWith(want int) {
-	t := l.shop.t
-	t.Helper()
-	eventually(t, "those who were kept are let go", func() bool {
-		st, _ := l.status(l.shop.generation(2))
-		return st.Active == 0
-	})
-	if st, _ := l.status(l.shop.generation(2)); st.Idle < want {
-		t.Errorf("it begins with %d workers, want %d", st.Idle, want)
+// Nobody but users comes to a generation that has some.
+func TestPreforkKeepsAwayFromUsers(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.dynamic("ondemand")
+	l := s.superd()
+	first, next := s.generation(1), s.generation(2)
+	l.serve(first)
+	load := s.load()
+	for n := 1; n <= 3; n++ { // of two who come at once PHP-FPM may see one
+		load.users.Go(func() { load.ask("ms=5000") })
+		eventually(t, "there is a worker for everybody", func() bool {
+			st, _ := l.status(first)
+			return st.Active >= n
+		})
+	}
+	l.must("start what serves", l.Start(t.Context(), first))
+	l.must("promote what serves", l.Promote(t.Context(), first))
+	load.done()
+	before := l.workers(first)
+	if before > 4 {
+		t.Errorf("%d workers for three users", before)
+	}
+	l.must("promote the next", l.Promote(t.Context(), next))
+	l.crowd(next)
+	l.must("go back", l.Promote(t.Context(), first))
+	if n := l.workers(first); n > before {
+		t.Errorf("on the way back it got %d workers, had %d", n, before)
+	}
+	text, err := os.ReadFile(filepath.Join(s.dir, "log/shop/fpm.log"))
+	if err != nil || strings.Contains(string(text), "max_children") {
+		t.Errorf("%v, %s", err, text)
 	}
 }
 
-// A generation that nobody has used for a while has no workers any more; those who are
-// led back to it find some.
-func TestWayBackHasWorkers(t *testing.T) {
+// An order that was called off while visitors came is not carried out.
+func TestPreforkEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
-	s.change = func(_ *Options, p *Pool) { p.PM = "ondemand" }
+	s.dynamic("ondemand")
 	l := s.superd()
-	l.must("start", l.Start(t.Context(), s.generation(2))) // nobody serves: as few as there are
-	if st, _ := l.status(s.generation(2)); st.Idle+st.Active > 1 {
-		t.Errorf("the first generation begins with %d workers", st.Idle+st.Active)
-	}
 	l.serve(s.generation(1))
-	load := s.load()
-	load.closed(6, "ms=500")
-	eventually(t, "six workers are at it", func() bool {
-		st, _ := l.status(s.generation(1))
-		return st.Active >= 6
-	})
+	l.crowd(s.generation(1))
 	l.must("start", l.Start(t.Context(), s.generation(2)))
-	l.beginsWith(4)
-	load.done()
+	why := errors.New("called off")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	if err := l.find(s.generation(2)).prefork(ctx); !errors.Is(err, why) {
+		t.Errorf("prefork: %v", err)
+	}
+}
+
+func TestPatience(t *testing.T) {
+	for limit, want := range map[time.Duration]time.Duration{0: preforkLimit, time.Second: 500 * time.Millisecond, time.Minute: preforkLimit} {
+		if got := (Pool{RequestTerminateTimeout: limit}).patience(); got != want {
+			t.Errorf("with %s: %s, want %s", limit, got, want)
+		}
+	}
 }

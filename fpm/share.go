@@ -79,6 +79,9 @@ func (w *Web) share(ctx context.Context, g release.Generation, part float64) err
 	case main.at.Address != w.address:
 		return fmt.Errorf("%s still serves at another address", main.generation())
 	}
+	if err := s.prefork(ctx); err != nil {
+		return err
+	}
 	if err := s.opens(); err != nil {
 		return err
 	}

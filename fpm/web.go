@@ -214,8 +214,7 @@ func (w *Web) take(ctx context.Context) (func(), error) {
 	}
 }
 
-// Start brings g up on a private listener and returns when it answers, with about as many
-// workers as the generation that serves has.
+// Start brings g up on a private listener and returns when it answers.
 func (w *Web) Start(ctx context.Context, g release.Generation) error {
 	if g.IsZero() {
 		return nil
@@ -228,10 +227,7 @@ func (w *Web) Start(ctx context.Context, g release.Generation) error {
 	if w.o.Handoff == Reload {
 		err = w.test(ctx, g)
 	} else {
-		var s *server
-		if s, err = w.up(ctx, g); err == nil {
-			s.prefork(ctx)
-		}
+		_, err = w.up(ctx, g)
 	}
 	if err != nil {
 		return fmt.Errorf("start %s: %w", g, err)
@@ -239,7 +235,8 @@ func (w *Web) Start(ctx context.Context, g release.Generation) error {
 	return nil
 }
 
-// Promote makes every new connection reach g, which is brought up if it is not.
+// Promote makes every new connection reach g, which is brought up if it is not. One that
+// has had no users yet begins with about as many workers as the one that serves has.
 func (w *Web) Promote(ctx context.Context, g release.Generation) error {
 	if g.IsZero() {
 		return nil
@@ -254,6 +251,9 @@ func (w *Web) Promote(ctx context.Context, g release.Generation) error {
 	} else {
 		var s *server
 		if s, err = w.up(ctx, g); err == nil {
+			err = s.prefork(ctx)
+		}
+		if err == nil {
 			err = w.publish(s)
 		}
 		if err == nil {
@@ -330,7 +330,11 @@ func (w *Web) Restart(ctx context.Context) error {
 	}
 	fresh, err := w.begin(ctx, w.place(old.generation()))
 	if err == nil {
-		fresh.prefork(ctx)
+		if err = fresh.prefork(ctx); err != nil {
+			err = errors.Join(err, fresh.dismiss())
+		}
+	}
+	if err == nil {
 		err = w.publish(fresh)
 	}
 	if err == nil {
