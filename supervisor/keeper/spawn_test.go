@@ -83,7 +83,7 @@ func TestFailuresAreNamed(t *testing.T) {
 		"no format":       {func(s *client.Spec) { s.Path = write("format", "hello", 0o755) }, "exec " + dir + "/format: exec format error"},
 		"no interpreter":  {func(s *client.Spec) { s.Path = write("script", "#!/nowhere/sh\n", 0o755) }, "its interpreter"},
 		"no directory":    {func(s *client.Spec) { s.Dir = "/nowhere" }, "chdir /nowhere: no such file or directory"},
-		"limit":           {func(s *client.Spec) { s.Limits = []client.Limit{{Resource: unix.RLIMIT_CORE, Soft: 2, Hard: 1}} }, "setrlimit " + strconv.Itoa(unix.RLIMIT_CORE) + ": invalid argument"},
+		"limit":           {func(s *client.Spec) { s.Limits = []client.Limit{{Resource: unix.RLIMIT_CORE, Soft: 2, Hard: 1}} }, "setrlimit core: invalid argument"},
 		"too much to run": {func(s *client.Spec) { s.Env = append(s.Env, "BIG="+strings.Repeat("x", 1<<20)) }, "argument list too long"},
 	} {
 		s := shell("s", "exit 7")

@@ -309,9 +309,19 @@ func (s *stage) restrict() {
 		s.limit = unix.Rlimit{Cur: l.Soft, Max: l.Hard}
 		_, _, err := unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, uintptr(l.Resource), uintptr(unsafe.Pointer(&s.limit)), 0, 0, 0)
 		if err != 0 {
-			s.failID("setrlimit ", uintptr(l.Resource), err)
+			s.fail(limiting[l.Resource&15], err) // there are 16, so that no index is to be checked
 		}
 	}
+}
+
+// limiting is what a limit that cannot be set was to be, by its number.
+var limiting = [16]string{
+	unix.RLIMIT_CPU: "setrlimit cpu", unix.RLIMIT_FSIZE: "setrlimit fsize", unix.RLIMIT_DATA: "setrlimit data",
+	unix.RLIMIT_STACK: "setrlimit stack", unix.RLIMIT_CORE: "setrlimit core", unix.RLIMIT_RSS: "setrlimit rss",
+	unix.RLIMIT_NPROC: "setrlimit nproc", unix.RLIMIT_NOFILE: "setrlimit nofile", unix.RLIMIT_MEMLOCK: "setrlimit memlock",
+	unix.RLIMIT_AS: "setrlimit as", unix.RLIMIT_LOCKS: "setrlimit locks", unix.RLIMIT_SIGPENDING: "setrlimit sigpending",
+	unix.RLIMIT_MSGQUEUE: "setrlimit msgqueue", unix.RLIMIT_NICE: "setrlimit nice", unix.RLIMIT_RTPRIO: "setrlimit rtprio",
+	unix.RLIMIT_RTTIME: "setrlimit rttime",
 }
 
 // become takes the user and groups of the child, and makes sure that there is no
