@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 	_ "time/tzdata" // a container may have no zones, and must not lose its schedules for it
@@ -43,14 +44,17 @@ func parseSchedule(schedule, zone string) (Times, error) {
 		}
 		return cron.Every(d), nil
 	}
-	if strings.Contains(schedule, "TZ=") || strings.HasPrefix(schedule, "@every") {
+	if pause, ok := strings.CutPrefix(schedule, "@every "); ok {
+		return nil, fmt.Errorf(`must be %s, is %q; write "every %s"`, wantSchedule, short(schedule), short(strings.TrimSpace(pause)))
+	}
+	if strings.Contains(schedule, "TZ=") {
 		return nil, fmt.Errorf(`must be %s, is %q; the time zone is a key of its own, timezone`, wantSchedule, short(schedule))
 	}
 	in, err := time.LoadLocation(zoneName(zone))
 	if err != nil {
 		return nil, fmt.Errorf("time zone %q: %w", short(zone), err)
 	}
-	times, err := cron.ParseStandard(schedule)
+	times, err := cron.ParseStandard(sundays(schedule))
 	if err != nil {
 		return nil, fmt.Errorf("must be %s, is %q: %w", wantSchedule, short(schedule), err)
 	}
@@ -59,6 +63,43 @@ func parseSchedule(schedule, zone string) (Times, error) {
 		return nil, fmt.Errorf("never comes: there is no such day as %q asks for", short(schedule))
 	}
 	return inZone{times, in}, nil
+}
+
+// sundays is a schedule of cron in which no Sunday is written as 7, which crontab(5) has and
+// the library has not (robfig/cron, parser.go: days of the week are 0 to 6).
+func sundays(schedule string) string {
+	fields := strings.Fields(schedule)
+	if len(fields) != 5 {
+		return schedule
+	}
+	parts := strings.Split(fields[4], ",")
+	for i, part := range parts {
+		parts[i] = sunday(part)
+	}
+	fields[4] = strings.Join(parts, ",")
+	return strings.Join(fields, " ")
+}
+
+// sunday is one part of the days: a range that ends with 7 becomes a list of its days.
+func sunday(part string) string {
+	if part == "7" {
+		return "0"
+	}
+	days, each, stepped := strings.Cut(part, "/")
+	from, to, _ := strings.Cut(days, "-")
+	first, err := strconv.Atoi(from)
+	step := 1
+	if stepped && err == nil {
+		step, err = strconv.Atoi(each)
+	}
+	if err != nil || to != "7" || first < 0 || step < 1 {
+		return part
+	}
+	var list []string
+	for day := first; day <= 7; day += step {
+		list = append(list, strconv.Itoa(day%7))
+	}
+	return strings.Join(list, ",")
 }
 
 // zoneName is a zone as package time names it; empty is the machine's own there too,
@@ -87,9 +128,12 @@ func checkSchedule(n node, p *Program) {
 		}
 		return
 	}
-	if _, err := time.LoadLocation(zoneName(p.Timezone)); err != nil {
-		n.at("timezone").wrong(`must be the name of a time zone, such as "Europe/Berlin" or "UTC", is %q`, short(p.Timezone))
-	} else if _, err := p.Times(); err != nil {
+	zone := p.Timezone
+	if _, err := time.LoadLocation(zoneName(zone)); err != nil {
+		n.at("timezone").wrong(`must be the name of a time zone, such as "Europe/Berlin" or "UTC", is %q`, short(zone))
+		zone = "UTC"
+	}
+	if _, err := parseSchedule(p.Schedule, zone); err != nil {
 		n.at("schedule").wrong("%v", err)
 	}
 	if n.has("timezone") && strings.HasPrefix(p.Schedule, "every ") {

@@ -122,7 +122,7 @@ func (p *plan) general() {
 		"logfile":          "superd's own log goes to where it is started from: the journal under systemd, or the terminal",
 		"logfile_maxbytes": "superd's own log is kept by what keeps its output, such as the journal",
 		"logfile_backups":  "superd's own log is kept by what keeps its output, such as the journal",
-		"pidfile":          "superd writes no file with its PID; superctl pid prints it",
+		"pidfile":          "superd writes superd.pid in its run_dir, the PID of its keeper; superctl pid prints its own",
 		"nocleanup":        "superd removes no log when it starts",
 		"childlogdir":      "logs without a path of their own are in superd's log_dir, /var/log/superd",
 		"strip_ansi":       "superd stores what programs write as they write it",
