@@ -18,11 +18,11 @@ import (
 func TestUsersJudgeARelease(t *testing.T) {
 	for name, tt := range map[string]struct{ late, words string }{
 		"late-500":  {"http_response_code(500); exit('the payment service is not configured');", "max_error_rate"},
-		"late-slow": {"usleep(400000);", "is slow"},
+		"late-slow": {"usleep(900000);", "is slow"}, // more than eight times what a busy machine takes for r1,
 		"late-segv": {"posix_kill(posix_getpid(), 11);", "exited on signal 11"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, lab.Config{Children: 16, Verify: "4s", Progress: "20s", Watch: "40s", Canary: 1, Drain: "5s"}, "$realpath_root")
+			s := newSite(t, lab.Config{Children: 48, Verify: "4s", Progress: "20s", Watch: "40s", Canary: 1, Drain: "5s"}, "$realpath_root")
 			addRelease(t, s.Lab, name)
 			spoilLater(t, s.Shop.Release(name), s.Shop.Ledger()+"-"+name, tt.late)
 			run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 40, Mix: []load.Route{{Path: "/", Share: 1}}})

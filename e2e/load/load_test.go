@@ -67,12 +67,13 @@ func TestEveryWrongIsCounted(t *testing.T) {
 	}
 }
 
-// A server that is frozen for half a second is seen by requests that were due
-// meanwhile: as a gap, and in the latency of many, not of one.
+// A server that is frozen for a second and a half is seen by requests that were due
+// meanwhile: as a gap, and in the latency of many, not of one. A busy machine may be late
+// with what was answered before, by less than half of that.
 func TestFreezeIsSeen(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
-	const freeze = 600 * time.Millisecond
+	const freeze = 1500 * time.Millisecond
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if since := time.Since(began); since > freeze && since < 2*freeze {
 			time.Sleep(2*freeze - since)
@@ -84,7 +85,7 @@ func TestFreezeIsSeen(t *testing.T) {
 	time.Sleep(4 * freeze)
 	r := run.Stop()
 	gap, at := longestGap(r.Samples, freeze*5/2) // later the machine may freeze, too
-	if r.Gap < freeze*8/10 || gap < freeze*8/10 || at > freeze*12/10 {
+	if r.Gap < freeze/2 || gap < freeze/2 || at > freeze*3/2 {
 		t.Errorf("longest gap %s at %s, want about %s at %s", gap, at, freeze, freeze)
 	}
 	late := 0
