@@ -229,9 +229,12 @@ processes = 8
 command = ["sleep", "1001"]
 [program.gone]
 command = ["sleep", "1002"]
+[program.idle]
+command = ["sleep", "1005"]
 `)
 	b.launch(nil)
 	b.well()
+	b.ctl(0, "stop", "idle")
 	before := b.pids()
 	b.write("superd.toml", strings.ReplaceAll(head+`
 [program.web]
@@ -244,9 +247,11 @@ command = ["sleep", "1003"]
 [program.new]
 command = ["sleep", "1004"]
 after = ["web"]
+[program.idle]
+command = ["sleep", "1006"]
 `, "$DIR", b.dir))
 	plan := b.ctl(0, "reload", "--plan")
-	for _, want := range []string{`web +live +program\.web\.processes`, `other +restart +program\.other\.command`, `gone +stop`, `new +start`} {
+	for _, want := range []string{`web +live +program\.web\.processes`, `other +restart +program\.other\.command`, `gone +stop`, `new +start`, `idle +live +program\.idle\.command \(restart\)`} {
 		if !regexp.MustCompile(want).MatchString(plan) {
 			t.Errorf("no %q in the plan:\n%s", want, plan)
 		}
@@ -265,9 +270,12 @@ after = ["web"]
 			t.Errorf("%s was replaced", name)
 		}
 	}
+	if now := b.pids(); now["idle:0"] != 0 {
+		t.Errorf("what a person had stopped was started: %v", now)
+	}
 	b.write("superd.toml", "[program.web]\ncommand = 7\n")
 	b.ctl(5, "reload")
-	if len(b.pids()) != 12 {
+	if len(b.pids()) != 13 {
 		t.Errorf("a bad file changed something: %v", b.pids())
 	}
 }

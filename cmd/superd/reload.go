@@ -99,8 +99,10 @@ func (d *daemon) planReload(by release.By) (*reload, error) {
 	for _, w := range file.Warnings {
 		r.answer.Warnings = append(r.answer.Warnings, w.String())
 	}
-	for i := range r.changes {
-		c := &r.changes[i]
+	for _, c := range r.changes {
+		if c.Action == config.ActionRestart && r.isProgram(c.Name) && len(d.programs.Renewable(c.Name)) == 0 {
+			c.Action = config.ActionLive // none of it is to be up: the next start is what it says
+		}
 		one := control.Change{Name: c.Name, Action: string(c.Action)}
 		for _, reason := range c.Reasons {
 			one.Reasons = append(one.Reasons, control.Reason{Key: reason.Key, Class: string(reason.Class)})
@@ -115,8 +117,8 @@ func (r *reload) summary() string {
 	var parts []string
 	for _, action := range []config.Action{config.ActionLive, config.ActionRestart, config.ActionStart, config.ActionStop, config.ActionLater} {
 		n := 0
-		for _, c := range r.changes {
-			if c.Action == action {
+		for _, c := range r.answer.Changes {
+			if c.Action == string(action) {
 				n++
 			}
 		}
@@ -318,11 +320,15 @@ func (r *reload) restart(ctx context.Context) {
 func (r *reload) programsToRestart() []string {
 	var names []string
 	for _, c := range r.changes {
-		if c.Action == config.ActionRestart && slices.ContainsFunc(r.holds.Programs, func(p config.Program) bool { return p.Name == c.Name }) {
+		if c.Action == config.ActionRestart && r.isProgram(c.Name) {
 			names = append(names, c.Name)
 		}
 	}
 	return names
+}
+
+func (r *reload) isProgram(name string) bool {
+	return slices.ContainsFunc(r.holds.Programs, func(p config.Program) bool { return p.Name == name })
 }
 
 // restartPrograms replaces programs, in order. One that is stopped stays so.

@@ -266,8 +266,18 @@ func (s *Set) Stop(ctx context.Context, now bool, names ...string) (Results, err
 // Renew is Restart for those that are to be up. What a person has stopped stays so; a run
 // of a schedule, and what has ended for good, is left alone.
 func (s *Set) Renew(ctx context.Context, names ...string) (Results, error) {
-	var up []string
+	up := s.Renewable(names...)
+	if len(up) == 0 {
+		return Results{}, nil
+	}
+	return s.Restart(ctx, up...)
+}
+
+// Renewable are the processes of names that Renew would replace.
+func (s *Set) Renewable(names ...string) []string {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	var up []string
 	for _, name := range names {
 		units, _ := s.named(name)
 		for _, u := range units {
@@ -276,11 +286,7 @@ func (s *Set) Renew(ctx context.Context, names ...string) (Results, error) {
 			}
 		}
 	}
-	s.mu.Unlock()
-	if len(up) == 0 {
-		return Results{}, nil
-	}
-	return s.Restart(ctx, up...)
+	return up
 }
 
 // Restart ends them, in that order, and starts them again, those first that others come
