@@ -14,8 +14,8 @@ import (
 	"strings"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
-	"github.com/charmbracelet/lipgloss"
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
 
 	"superd/control"
 )
@@ -32,7 +32,7 @@ type Options struct {
 // Run shows the view until somebody presses q or ctx ends. That superd is away for a
 // while is shown, and no error.
 func Run(ctx context.Context, o Options) error {
-	p := tea.NewProgram(newModel(ctx, o), tea.WithContext(ctx), tea.WithInput(o.In), tea.WithOutput(o.Out), tea.WithAltScreen())
+	p := tea.NewProgram(newModel(ctx, o), tea.WithContext(ctx), tea.WithInput(o.In), tea.WithOutput(o.Out))
 	if _, err := p.Run(); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("show: %w", err)
 	}
@@ -71,7 +71,7 @@ type (
 )
 
 func newModel(ctx context.Context, o Options) model {
-	return model{ctx: ctx, o: o, style: newStyles(o.Colour, o.Out), width: 80, height: 24, by: byCPU}
+	return model{ctx: ctx, o: o, style: newStyles(o.Colour), width: 80, height: 24, by: byCPU}
 }
 
 // Init looks for the first time.
@@ -100,7 +100,7 @@ func (m model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.before, m.now = m.now, &msg.status
 		}
 		return m, m.later()
-	case tea.KeyMsg:
+	case tea.KeyPressMsg:
 		return m.key(msg.String())
 	}
 	return m, nil
@@ -116,7 +116,7 @@ func (m model) key(name string) (tea.Model, tea.Cmd) {
 		m.by = byMemory
 	case "n":
 		m.by = byName
-	case "p", " ":
+	case "p", "space":
 		m.paused = !m.paused
 	case "down", "j":
 		m.from++
@@ -132,11 +132,18 @@ func (m model) key(name string) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
-// View draws all of it.
-func (m model) View() string {
+// View takes the whole screen, and gives it back.
+func (m model) View() tea.View {
+	view := tea.NewView(m.text())
+	view.AltScreen = true
+	return view
+}
+
+// text draws all of it.
+func (m model) text() string {
 	if m.now == nil {
 		if m.failed != nil {
-			return m.style.bad.Render(m.failed.Error()) + "\n"
+			return m.style.bad.Styled(m.failed.Error()) + "\n"
 		}
 		return "asking superd …\n"
 	}
@@ -144,11 +151,11 @@ func (m model) View() string {
 	rows := m.rows()
 	room := max(1, m.height-len(lines)-2)
 	from := min(m.from, max(0, len(rows)-room))
-	lines = append(lines, m.style.faint.Render(m.cut(fmt.Sprintf("%-32s %-14s %-16s %8s %10s %8s %8s", "NAME", "STATE", "RELEASE", "PID", "MEMORY", "CPU", "RESTARTS"))))
+	lines = append(lines, m.style.faint.Styled(m.cut(fmt.Sprintf("%-32s %-14s %-16s %8s %10s %8s %8s", "NAME", "STATE", "RELEASE", "PID", "MEMORY", "CPU", "RESTARTS"))))
 	for _, r := range rows[from:min(len(rows), from+room)] {
 		lines = append(lines, m.cut(r.text))
 	}
-	lines = append(lines, m.style.faint.Render(m.cut(m.foot(len(rows), from, room))))
+	lines = append(lines, m.style.faint.Styled(m.cut(m.foot(len(rows), from, room))))
 	return strings.Join(lines, "\n")
 }
 
@@ -166,19 +173,19 @@ func (m model) foot(rows, from, room int) string {
 // head is superd itself, each app, and what is wrong.
 func (m model) head() []string {
 	s := m.now
-	state := m.style.good.Render("all as it should be")
+	state := m.style.good.Styled("all as it should be")
 	if !s.Healthy {
-		state = m.style.bad.Render(fmt.Sprintf("%d problems", len(s.Problems)))
+		state = m.style.bad.Styled(fmt.Sprintf("%d problems", len(s.Problems)))
 	}
 	lines := []string{fmt.Sprintf("superd %s  pid %d  %s  %s", s.Version, s.PID, s.Time.Format(time.TimeOnly), state)}
 	if m.failed != nil {
-		lines = append(lines, m.style.bad.Render(m.cut("superd does not answer: "+m.failed.Error())))
+		lines = append(lines, m.style.bad.Styled(m.cut("superd does not answer: "+m.failed.Error())))
 	}
 	for i := range s.Apps {
 		lines = append(lines, m.app(&s.Apps[i])...)
 	}
 	for _, p := range s.Problems[:min(len(s.Problems), 3)] {
-		lines = append(lines, m.style.bad.Render(m.cut("! "+p)))
+		lines = append(lines, m.style.bad.Styled(m.cut("! "+p)))
 	}
 	return append(lines, "")
 }
@@ -192,7 +199,7 @@ func (m model) app(a *control.AppStatus) []string {
 		state = m.style.bad
 	case control.AppSettling, control.AppWaiting, control.AppSwitching, control.AppPaused, control.AppHeld:
 	}
-	line := a.Name + "  " + state.Render(string(a.State))
+	line := a.Name + "  " + state.Styled(string(a.State))
 	if a.Live != nil {
 		line += "  " + a.Live.Release
 	}
@@ -305,15 +312,14 @@ func (m model) cut(line string) string {
 	return line
 }
 
-type styles struct{ good, warn, bad, faint lipgloss.Style }
+type styles struct{ good, warn, bad, faint ansi.Style }
 
-func newStyles(colour bool, out io.Writer) styles {
-	plain := lipgloss.NewRenderer(out).NewStyle()
+func newStyles(colour bool) styles {
 	if !colour {
-		return styles{plain, plain, plain, plain}
+		return styles{}
 	}
 	return styles{
-		good: plain.Foreground(lipgloss.Color("2")), warn: plain.Foreground(lipgloss.Color("3")),
-		bad: plain.Foreground(lipgloss.Color("1")), faint: plain.Faint(true),
+		good: ansi.Style{}.ForegroundColor(ansi.Green), warn: ansi.Style{}.ForegroundColor(ansi.Yellow),
+		bad: ansi.Style{}.ForegroundColor(ansi.Red), faint: ansi.Style{}.Faint(),
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
 
 	"superd/control"
 	"superd/release"
@@ -40,12 +40,12 @@ func after(m tea.Model, messages ...tea.Msg) model {
 	return m.(model)
 }
 
-func key(name string) tea.KeyMsg { return tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(name)} }
+func key(name string) tea.KeyPressMsg { return tea.KeyPressMsg{Code: []rune(name)[0], Text: name} }
 
 func TestViewShowsRatesBetweenTwoLooks(t *testing.T) {
 	m := newModel(t.Context(), Options{Every: time.Second, Out: io.Discard})
 	m = after(m, tea.WindowSizeMsg{Width: 120, Height: 30}, looked{status: statusAt(0, 1000, 1)}, looked{status: statusAt(2, 1300, 2)})
-	view := m.View()
+	view := m.text()
 	for _, want := range []string{"150.0/s", "r42", "3/8", "1 problems", "! shop/emails has 1 of 2", "50.0 %", "nginx:0", "backoff"} {
 		if !strings.Contains(view, want) {
 			t.Errorf("no %q in\n%s", want, view)
@@ -66,7 +66,7 @@ func TestViewShowsRatesBetweenTwoLooks(t *testing.T) {
 func TestViewFits(t *testing.T) {
 	for _, size := range []tea.WindowSizeMsg{{Width: 1, Height: 1}, {Width: 40, Height: 12}, {Width: 200, Height: 60}} {
 		m := after(newModel(t.Context(), Options{Out: io.Discard}), size, looked{status: statusAt(0, 1, 1)}, key("j"), key("j"), key("j"), key("j"), key("j"), key("j"))
-		lines := strings.Split(m.View(), "\n")
+		lines := strings.Split(m.text(), "\n")
 		if size.Height > 10 && len(lines) > size.Height {
 			t.Errorf("%d lines on %d", len(lines), size.Height)
 		}
@@ -75,13 +75,13 @@ func TestViewFits(t *testing.T) {
 
 func TestSuperdGoneIsShownAndAskedAgain(t *testing.T) {
 	m := after(newModel(t.Context(), Options{Out: io.Discard}), looked{status: statusAt(0, 1, 1)}, looked{err: errors.New("nobody there")})
-	if view := m.View(); !strings.Contains(view, "nobody there") || !strings.Contains(view, "nginx:0") {
+	if view := m.text(); !strings.Contains(view, "nobody there") || !strings.Contains(view, "nginx:0") {
 		t.Errorf("shows\n%s", view)
 	}
 	if _, next := m.Update(looked{err: errors.New("x")}); next == nil {
 		t.Error("it does not ask again")
 	}
-	paused := after(m, key("p"))
+	paused := after(m, key(" "))
 	asked := false
 	paused.o.Ask = func(context.Context) (control.Status, error) { asked = true; return control.Status{}, nil }
 	paused.o.Every = time.Millisecond
