@@ -35,7 +35,7 @@ type fleet struct {
 func newFleet() *fleet {
 	return &fleet{fakeDaemon: fakeDaemon{typed: make(chan string, 16)}, states: map[string]string{
 		"shop/fpm": "live", "shop/emails:0": "running", "shop/emails:1": "running",
-		"web:0": "running", "jobs:0": "running", "jobs:1": "stopped", "solo:0": "backoff", "late:0": "stopped",
+		"web:0": "running", "jobs:0": "running", "jobs:1": "stopped", "sick:0": "backoff", "solo:0": "backoff", "late:0": "stopped",
 	}}
 }
 
@@ -43,6 +43,9 @@ func (f *fleet) process(name string) ProcessStatus {
 	s := ProcessStatus{Name: name, State: f.states[name], Since: time.Now().Add(-3725 * time.Second)}
 	if s.State == "running" {
 		s.PID = 4242
+	}
+	if name == "sick:0" {
+		s.Reason, s.Restarts = "could not be started: env X: NOPE is not in the environment", 3
 	}
 	return s
 }
@@ -57,7 +60,7 @@ func (f *fleet) Status(context.Context) (Status, error) {
 	s.Apps = []AppStatus{{Name: "shop", FPM: &FPMStatus{Name: "shop/fpm", Generations: []GenerationStatus{
 		{State: "draining", PID: 99, Generation: release.Generation{Number: 1}}, {State: f.states["shop/fpm"], PID: 100, Since: time.Now()},
 	}}, Pools: []PoolStatus{{Name: "shop/emails", Workers: []ProcessStatus{worker("0"), old, worker("1")}}}}}
-	for _, name := range []string{"web:0", "jobs:0", "jobs:1", "solo:0", "late:0", "fresh:0"} {
+	for _, name := range []string{"web:0", "jobs:0", "jobs:1", "solo:0", "late:0", "sick:0", "fresh:0"} {
 		if f.states[name] != "" {
 			s.Programs = append(s.Programs, f.process(name))
 		}
@@ -252,6 +255,7 @@ func TestSupervisorctl(t *testing.T) {
 		{"status front:web", 0, "front:web                        RUNNING   pid 4242, uptime 1:02:05\n"},
 		{"status solo:*", 0, "solo:solo_07                     BACKOFF   Exited too quickly (process log may have details)\n"},
 		{"status shop:*", 0, "shop:emails_00                   RUNNING   pid 4242, uptime 1:02:05\nshop:emails_01                   RUNNING   pid 4242, uptime 1:02:05\nshop:fpm                         RUNNING   pid 100, uptime 0:00:0"},
+		{"status sick", 0, "sick                             BACKOFF   could not be started: env X: NOPE is not in the environment\n"},
 		{"status late", 3, "late                             STOPPED   Not started\n"},
 		{"status nobody", 4, "nobody: ERROR (no such process)\n"},
 		{"start jobs:*", 0, "jobs:jobs_01: started\n"},
@@ -284,6 +288,15 @@ func TestSupervisorctl(t *testing.T) {
 		if heard := f.heard(); os.Geteuid() == 0 && slices.Contains(heard, want) == (want == "restart all") {
 			t.Errorf("asked for %q, %q", heard, want)
 		}
+	}
+}
+
+// A PHP-FPM that cannot be started is not running, although it is the one that is live.
+func TestFPMThatCannotBeStarted(t *testing.T) {
+	why := "could not be started: env_file: no such file"
+	p := fpmProcess(AppStatus{Name: "shop", FPM: &FPMStatus{Generations: []GenerationStatus{{State: "live", Reason: why}}}})
+	if info := p.info(time.Now()); info["statename"] != "BACKOFF" || info["spawnerr"] != why {
+		t.Errorf("%v", info)
 	}
 }
 

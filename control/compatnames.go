@@ -69,7 +69,8 @@ type namedProcess struct {
 	pid         int
 	since       time.Time
 	last        string // how its life before ended
-	begun       bool   // it has run at least once
+	why         string // it is not up
+	begun       bool   // it has run at least once, or was to
 }
 
 // isUp is supervisord's RUNNING_STATES: starting it is an error.
@@ -157,7 +158,7 @@ func numbered(name, slot string) string {
 }
 
 func fromStatus(s ProcessStatus) namedProcess {
-	return namedProcess{order: s.Name, app: s.App, state: rpcState(s.State), pid: s.PID, since: s.Since, last: s.Last,
+	return namedProcess{order: s.Name, app: s.App, state: rpcState(s.State), pid: s.PID, since: s.Since, last: s.Last, why: s.Reason,
 		begun: s.PID != 0 || s.Restarts > 0 || s.Last != ""}
 }
 
@@ -185,7 +186,10 @@ func fpmProcess(a AppStatus) namedProcess {
 		if p.begun && g.State != "live" {
 			continue
 		}
-		p.state, p.pid, p.since, p.begun = rpcState(g.State), g.PID, g.Since, true
+		p.state, p.pid, p.since, p.why, p.begun = rpcState(g.State), g.PID, g.Since, g.Reason, true
+		if g.Reason != "" {
+			p.state = rpcBackoff
+		}
 	}
 	return p
 }
@@ -223,6 +227,9 @@ func (q *request) one(p *params) (namedProcess, error) {
 	return found[0], nil
 }
 
+// unborn is how a reason begins that is no exit: the process was never there.
+const unborn = "could not be started: "
+
 // info is the struct of getProcessInfo.
 func (p namedProcess) info(now time.Time) map[string]any {
 	start, stop := 0, 0
@@ -235,6 +242,9 @@ func (p namedProcess) info(now time.Time) map[string]any {
 	spawn := ""
 	if p.state == rpcBackoff || p.state == rpcFatal {
 		spawn = "Exited too quickly (process log may have details)"
+		if p.pid == 0 && strings.HasPrefix(p.why, unborn) {
+			spawn = p.why
+		}
 	}
 	return map[string]any{
 		"name": p.name, "group": p.group, "start": start, "stop": stop, "now": int(now.Unix()),

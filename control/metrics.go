@@ -226,7 +226,7 @@ func (s series) process(p *ProcessStatus) {
 	with := func(more ...string) []string { return append(slices.Clone(of), more...) }
 	s.gauge("superd_process_info", "A process and the state it is in.", 1, with("state", p.State, "release", p.Release)...)
 	s.gauge("superd_process_up", "1 when it runs and has proved itself.", truth(p.State == "running"), of...)
-	s.counter("superd_process_restarts", "Lives after the first.", float64(p.Restarts), of...)
+	s.counter("superd_process_restarts", "Lives after the first, and tries at one that could not be made.", float64(p.Restarts), of...)
 	if p.PID != 0 {
 		s.gauge("superd_process_state_timestamp_seconds", "Since when it is in its present state.", float64(p.Since.Unix()), of...)
 		s.consumed(&p.Consumption, append([]string{"release", p.Release}, of...))

@@ -76,7 +76,8 @@ type FormerListen struct {
 // GenerationStatus is one master of PHP-FPM and its children.
 type GenerationStatus struct {
 	release.Generation
-	State    string    `json:"state"` // starting, live, parked, draining …
+	State    string    `json:"state"`            // starting, live, parked, draining …
+	Reason   string    `json:"reason,omitempty"` // why its next master could not be started
 	PID      int       `json:"pid,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Restarts int       `json:"restarts,omitempty"`
@@ -124,7 +125,7 @@ type ProcessStatus struct {
 	Pool       string    `json:"pool,omitempty"`
 	Program    string    `json:"program,omitempty"`
 	State      string    `json:"state"`
-	Reason     string    `json:"reason,omitempty"` // why it waits, or was given up
+	Reason     string    `json:"reason,omitempty"` // why it waits, is between two lives, or was given up
 	PID        int       `json:"pid,omitempty"`
 	Release    string    `json:"release,omitempty"`
 	Generation uint64    `json:"generation,omitempty"`

@@ -35,11 +35,12 @@ type Status struct {
 	State    State     `json:"state"`
 	PID      int       `json:"pid"` // of the master; 0: there is none now
 	Since    time.Time `json:"since"`
-	Restarts int       `json:"restarts"`       // masters that died
-	Active   int       `json:"active"`         // workers with a request; -1: not known
-	Idle     int       `json:"idle"`           // likewise
-	Queue    int       `json:"queue"`          // connections that wait; -1: not known
-	Last     string    `json:"last,omitempty"` // how the master before ended
+	Restarts int       `json:"restarts"`         // masters that died
+	Active   int       `json:"active"`           // workers with a request; -1: not known
+	Idle     int       `json:"idle"`             // likewise
+	Queue    int       `json:"queue"`            // connections that wait; -1: not known
+	Last     string    `json:"last,omitempty"`   // how the master before ended
+	Reason   string    `json:"reason,omitempty"` // why the next one could not be started
 
 	Traffic traffic.Figures `json:"traffic"`
 }
@@ -64,7 +65,7 @@ func (w *Web) Status(ctx context.Context) []Status {
 
 func (s *server) statusNow(ctx context.Context) Status {
 	p := s.proc.Status()
-	st := Status{Generation: s.generation(), State: Starting, PID: p.PID, Since: p.Since, Restarts: p.Restarts, Active: -1, Idle: -1, Queue: -1}
+	st := Status{Generation: s.generation(), State: Starting, PID: p.PID, Since: p.Since, Restarts: p.Restarts, Reason: p.Unborn, Active: -1, Idle: -1, Queue: -1}
 	st.Traffic = s.meter().log.Figures()
 	if p.Last != nil {
 		st.Last = p.Last.String()

@@ -109,6 +109,7 @@ type Process struct {
 	since    time.Time
 	restarts int
 	last     *Exit
+	unborn   error // why the life that is due could not be made
 
 	fails int // failures in a row; only Run touches it
 }
@@ -164,10 +165,7 @@ func (p *Process) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil:
-			p.fails++
-			b := p.terms().Backoff
-			pause = b.Pause(p.fails)
-			p.move(b.between(p.fails), ProcessEvent{Err: err})
+			pause = p.miss(err)
 		default:
 			l, err := p.live(ctx, child)
 			if err != nil {
@@ -220,6 +218,7 @@ func (p *Process) spawn(ctx context.Context) (*Child, error) {
 	p.mu.Lock()
 	p.making = false
 	p.child = c
+	p.unborn = nil
 	if !p.ends() {
 		p.kill, p.isKill = make(chan struct{}), false
 	}
@@ -229,6 +228,23 @@ func (p *Process) spawn(ctx context.Context) (*Child, error) {
 	}
 	p.move(Starting, ProcessEvent{Child: c, Err: err}) // a gate that did not open shows as an exit with status 111
 	return c, nil
+}
+
+// miss takes note of a life that could not be made, and tells how long to wait before
+// the next try. It counts as a restart: who fails again and again before he is born
+// crash-loops too.
+func (p *Process) miss(err error) time.Duration {
+	err = fmt.Errorf("could not be started: %w", err)
+	p.fails++
+	p.mu.Lock()
+	b := p.policy.Backoff
+	p.unborn = err
+	if p.wanted == wantUp {
+		p.restarts++
+	}
+	p.mu.Unlock()
+	p.move(b.between(p.fails), ProcessEvent{Err: err})
+	return b.Pause(p.fails)
 }
 
 // ends tells whether a life that is, or is being made, is not to last. The caller

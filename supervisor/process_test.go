@@ -317,6 +317,9 @@ func TestProgramThatIsNot(t *testing.T) {
 	s.run()
 	eventually(t, "two tries", func() bool { return s.lives() >= 2 })
 	s.untilItPauses()
+	if st := s.Status(); st.Unborn != "could not be started: release is gone" || st.Restarts == 0 {
+		t.Errorf("status %+v", st)
+	}
 	s.mu.Lock()
 	if e := s.heard[0]; e.To != Backing || e.Child != nil || !errors.Is(e.Err, s.failed) {
 		t.Errorf("event %+v", e)
@@ -324,6 +327,28 @@ func TestProgramThatIsNot(t *testing.T) {
 	s.failed = nil
 	s.mu.Unlock()
 	s.until(Running)
+	if st := s.Status(); st.Unborn != "" {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// One that ran before is down because it cannot be made, and not because of how its life
+// before ended.
+func TestProgramThatIsNoMore(t *testing.T) {
+	f := newHouse(t).open(t)
+	p := policy()
+	p.Backoff.First, p.Backoff.Max = time.Hour, time.Hour
+	s := newSubject(f, "well", p).run()
+	s.until(Running)
+	s.mu.Lock()
+	s.failed = errors.New("release is gone")
+	s.mu.Unlock()
+	s.Restart()
+	s.untilItPauses()
+	eventually(t, "it says why", func() bool { return s.Status().Unborn != "" })
+	if st := s.Status(); st.Unborn != "could not be started: release is gone" || st.Restarts != 2 || st.Last == nil {
+		t.Errorf("status %+v", st)
+	}
 }
 
 func TestStopInTheBackoff(t *testing.T) {

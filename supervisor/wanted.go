@@ -128,7 +128,8 @@ type Status struct {
 	PID      int // 0: nothing runs
 	Since    time.Time
 	Restarts int
-	Last     *Exit // how the life before ended
+	Last     *Exit  // how the life before ended
+	Unborn   string // between two lives: why the one that is due could not be made
 
 	Text      string // what the child says of itself (STATUS=)
 	Reloading bool   // it has said that it reads its configuration anew
@@ -139,6 +140,9 @@ func (p *Process) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := Status{Name: p.name, State: p.state, Since: p.since, Restarts: p.restarts, Last: p.last}
+	if p.unborn != nil && (p.state == Backing || p.state == Cooling) {
+		s.Unborn = p.unborn.Error()
+	}
 	if p.child != nil {
 		s.PID, s.Text, s.Reloading = p.child.PID(), p.child.StatusText(), p.child.Reloading()
 	}

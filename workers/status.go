@@ -29,6 +29,7 @@ type WorkerStatus struct {
 	Since      time.Time
 	Restarts   int
 	Last       string // how the life before ended
+	Reason     string // between two lives: why the one that is due could not be made
 	Text       string // what it says of itself
 	Reloading  bool   // it says that it reads its configuration anew
 }
@@ -76,7 +77,7 @@ func (w *worker) status() WorkerStatus {
 	now := w.process.Status()
 	s := WorkerStatus{
 		Name: w.name(), Slot: w.slot, State: now.State, PID: now.PID, Generation: w.at,
-		Since: now.Since, Restarts: now.Restarts, Text: now.Text, Reloading: now.Reloading,
+		Since: now.Since, Restarts: now.Restarts, Reason: now.Unborn, Text: now.Text, Reloading: now.Reloading,
 	}
 	if now.Last != nil {
 		s.Last = now.Last.String()

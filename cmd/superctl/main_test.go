@@ -400,6 +400,27 @@ func TestStatusText(t *testing.T) {
 	}
 }
 
+// Why something is not up is beside it, and not how a life before that ended.
+func TestStateSaysWhy(t *testing.T) {
+	for want, p := range map[string]control.ProcessStatus{
+		"backoff (could not be started: no such user)": {State: "backoff", Reason: "could not be started: no such user", Last: "signal SIGTERM after 57s"},
+		"waiting (for db:0, which is stopped)":         {State: "waiting", Reason: "for db:0, which is stopped"},
+		"fatal":                                        {State: "fatal", Reason: "gave up after 3 failures", Last: "exit 1 after 2s"},
+		"stopped (exit 0 after 1s)":                    {State: "stopped", Last: "exit 0 after 1s"},
+		"running":                                      {State: "running", PID: 7, Last: "exit 0 after 1s"},
+	} {
+		if got := programState(p); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	rows := rowsOf(control.AppStatus{Pools: []control.PoolStatus{{Workers: []control.ProcessStatus{
+		{Name: "shop/emails:0", State: "backoff", Reason: "could not be started: no such user", Last: "exit 0 after 1s"},
+	}}}})
+	if got := rows[0][1]; got != "backoff (could not be started: no such user)" {
+		t.Errorf("of a worker: %q", got)
+	}
+}
+
 func TestLogsAreNamedWhenThereAreSeveral(t *testing.T) {
 	socket := superd(t, &fakeDaemon{apps: []string{"shop"}})
 	got := run(t, false, "--socket", socket, "logs", "shop/emails")

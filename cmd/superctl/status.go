@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -123,8 +124,8 @@ func rowsOf(a control.AppStatus) [][]string {
 	for _, p := range a.Pools {
 		for _, w := range p.Workers {
 			state := w.State
-			if w.Last != "" && w.PID == 0 {
-				state += " (" + w.Last + ")"
+			if why := cmp.Or(w.Reason, w.Last); why != "" && w.PID == 0 {
+				state += " (" + why + ")"
 			}
 			rows = append(rows, []string{
 				w.Name, state, or(w.Release), pid(w.PID), ago(w.Since), strconv.Itoa(w.Restarts), size(w.Memory), percent(w.CPU),
@@ -137,7 +138,9 @@ func rowsOf(a control.AppStatus) [][]string {
 // programState is the state of a program with what a person wants to know of it.
 func programState(p control.ProcessStatus) string {
 	switch {
-	case p.State == "waiting":
+	case p.State == "fatal": // why is a sentence, and among the problems
+		return p.State
+	case p.Reason != "" && p.PID == 0:
 		return p.State + " (" + p.Reason + ")"
 	case !p.NextRun.IsZero() && p.PID == 0:
 		return p.State + " (" + p.NextRun.Local().Format("Jan _2 15:04:05") + ")"

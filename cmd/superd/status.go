@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,7 +86,7 @@ func (a *app) webStatus(ctx context.Context, s *control.AppStatus, shot release.
 	if a.fpm == nil {
 		return
 	}
-	name := a.name + "/fpm"
+	name, why := a.name+"/fpm", ""
 	s.FPM = &control.FPMStatus{Name: name, Listen: a.fpm.Listen()}
 	for _, former := range a.fpm.Formers() {
 		s.FPM.Former = append(s.FPM.Former, control.FormerListen{Listen: former.Listen, Used: former.Used})
@@ -94,15 +95,15 @@ func (a *app) webStatus(ctx context.Context, s *control.AppStatus, shot release.
 	for _, g := range a.fpm.Status(ctx) {
 		state := string(g.State)
 		if g.State == fpm.Serving {
-			state, serves = "live", g.PID != 0
+			state, serves, why = "live", g.PID != 0, g.Reason
 		}
 		s.FPM.Generations = append(s.FPM.Generations, control.GenerationStatus{
-			Generation: g.Generation, State: state, PID: g.PID, Since: g.Since, Restarts: g.Restarts,
+			Generation: g.Generation, State: state, Reason: g.Reason, PID: g.PID, Since: g.Since, Restarts: g.Restarts,
 			Active: max(g.Active, 0), Idle: max(g.Idle, 0), Queue: max(g.Queue, 0), Traffic: trafficStatus(&g.Traffic),
 		})
 	}
 	if !serves && !shot.Live.IsZero() && !shot.Settling && !a.webDown.Load() {
-		s.Problems = append(s.Problems, name+" does not serve")
+		s.Problems = append(s.Problems, because(name+" does not serve", why))
 	}
 }
 
@@ -135,22 +136,32 @@ func octaves(c *traffic.Counts) map[float64]uint64 {
 func (a *app) poolStatus(s *control.AppStatus, shot release.Snapshot) {
 	for _, p := range a.fleet.Status() {
 		pool := control.PoolStatus{Name: a.name + "/" + p.Name, Wanted: p.Wanted, Running: p.Running, Draining: p.Draining}
+		why := ""
 		for _, w := range p.Workers {
+			why = cmp.Or(why, w.Reason)
 			pool.Workers = append(pool.Workers, workerStatus(a.name, p.Name, w, shot))
 		}
 		s.Pools = append(s.Pools, pool)
 		if shot.Current == nil && !shot.Settling && !shot.Live.IsZero() && p.Running < p.Wanted {
-			s.Problems = append(s.Problems, fmt.Sprintf("%s has %d of %d workers", pool.Name, p.Running, p.Wanted))
+			s.Problems = append(s.Problems, because(fmt.Sprintf("%s has %d of %d workers", pool.Name, p.Running, p.Wanted), why))
 		}
 	}
+}
+
+// because adds to a problem why it is there, where that is known.
+func because(problem, why string) string {
+	if why == "" {
+		return problem
+	}
+	return problem + ": " + why
 }
 
 func workerStatus(app, pool string, w workers.WorkerStatus, shot release.Snapshot) control.ProcessStatus {
 	s := control.ProcessStatus{
 		Name: w.Name, App: app, Pool: pool, State: string(w.State), PID: w.PID,
 		Release: w.Generation.Release, Generation: w.Generation.Number,
-		Stale: w.PID != 0 && w.Generation.Number != shot.Live.Number,
-		Since: w.Since, Restarts: w.Restarts, Last: w.Last, StatusText: w.Text, Reloading: w.Reloading,
+		Stale:  w.PID != 0 && w.Generation.Number != shot.Live.Number,
+		Reason: w.Reason, Since: w.Since, Restarts: w.Restarts, Last: w.Last, StatusText: w.Text, Reloading: w.Reloading,
 	}
 	if _, err := os.Stat(w.Generation.Dir); s.Stale && errors.Is(err, fs.ErrNotExist) {
 		s.State = stranded

@@ -31,6 +31,14 @@ func TestStrandedWorkerIsShown(t *testing.T) {
 	}
 }
 
+// A worker that cannot be made says why.
+func TestWorkerThatIsNotSaysWhy(t *testing.T) {
+	w := workers.WorkerStatus{State: supervisor.Backing, Reason: "could not be started: env_file: no such file", Last: "exit 0 after 1s"}
+	if s := workerStatus("shop", "emails", w, release.Snapshot{}); s.Reason != w.Reason || s.Last != w.Last {
+		t.Errorf("%+v", s)
+	}
+}
+
 // A group means its apps and programs, and nothing that is not called so.
 func TestMembersOfAGroup(t *testing.T) {
 	cfg := &config.Config{Groups: []config.Group{

@@ -96,7 +96,7 @@ type Status struct {
 	Program  string
 	Name     string // "web:3"
 	State    supervisor.State
-	Reason   string // why it waits, or was given up
+	Reason   string // why it waits, is between two lives, or was given up
 	Wanted   bool   // it is to be up, or to run when it is due
 	PID      int    // 0: nothing runs
 	Since    time.Time

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -84,6 +85,38 @@ func TestReasons(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// Between two lives it is told why the next is not there, and of that of before only
+// until it has proved itself.
+func TestReasonsBetweenLives(t *testing.T) {
+	r := newRig(t)
+	never, bad := r.script("never", well), r.script("bad", `[ -e "$GO" ] || exit 3; `+well)
+	spec := never.Spec
+	never.Spec = func(n int) (supervisor.Spec, error) {
+		if _, err := os.Stat(r.file("go-never")); err != nil {
+			return supervisor.Spec{}, errors.New("env X: NOPE is not in the environment")
+		}
+		return spec(n)
+	}
+	s := r.superd(never, bad)
+	for name, want := range map[string]string{"never:0": "could not be started: env X: NOPE", "bad:0": "exit 3 after"} {
+		r.soon(name+" says why", func() string {
+			st := s.status(name)
+			pauses := st.State == supervisor.Backing || st.State == supervisor.Cooling
+			if pauses && st.Restarts > 1 && strings.HasPrefix(st.Reason, want) && strings.Contains(strings.Join(s.Problems(), "\n"), name+" is "+string(st.State)+": "+want) {
+				return ""
+			}
+			return fmt.Sprintf("%+v, problems %q", st, s.Problems())
+		})
+	}
+	r.touch("go-never")
+	r.touch("go-bad")
+	for _, name := range []string{"never:0", "bad:0"} {
+		if st := s.is(name, supervisor.Running); st.Reason != "" {
+			t.Errorf("%+v", st)
+		}
+	}
 }
 
 // What is on its way out is shown until it is gone, and what came after it does not trip

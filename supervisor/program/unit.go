@@ -242,10 +242,12 @@ func (u *unit) status() Status {
 	if own.Last != nil {
 		st.Last = own.Last.String()
 	}
-	if st.State == Waiting {
+	switch st.State {
+	case Waiting:
 		st.Reason = "for " + u.program.waits
-	}
-	if st.State == Exited || st.State == Fatal {
+	case supervisor.Backing, supervisor.Cooling:
+		st.Reason = cmp.Or(own.Unborn, u.reason)
+	case Exited, Fatal:
 		st.Reason = u.reason
 	}
 	if u.program.Plan != nil && st.Wanted {
@@ -278,7 +280,7 @@ func (u *unit) hear(e supervisor.ProcessEvent) {
 	case e.Err != nil: // its end is to come, and says so too
 		s.o.Log.Warn("program", "process", u.name, "error", e.Err)
 	case e.Proved && e.To == supervisor.Running:
-		if u.fails = 0; e.Child != u.adopted || !u.known { // of that one it was told before
+		if u.fails, u.reason = 0, ""; e.Child != u.adopted || !u.known { // of that one it was told before
 			event.Kind, event.Lines = Ready, nil
 			if s.proofs.IsZero() {
 				s.proofs = time.Now().Add(proofsWait)
