@@ -44,7 +44,8 @@ type Config struct {
 	Web      Web
 	Compat   Compat
 
-	Warnings []Problem // what is accepted but worth telling, by file and line
+	Warnings  []Problem  // what is accepted but worth telling, by file and line
+	Variables []Variable `json:"-"` // what processes need of superd's environment: see Unset
 }
 
 // Log is superd's own log.

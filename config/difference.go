@@ -111,7 +111,7 @@ func (d *difference) keepSockets() {
 
 func (d *difference) compareSuperd() {
 	was, is := reflect.ValueOf(d.before).Elem(), reflect.ValueOf(d.after).Elem()
-	d.add("superd", compareFields("", "", was, is, "Files", "Apps", "Programs", "Groups", "Warnings"), "")
+	d.add("superd", compareFields("", "", was, is, "Files", "Apps", "Programs", "Groups", "Warnings", "Variables"), "")
 }
 
 // compareApp compares an app, its PHP-FPM and its pools. What holds for all processes

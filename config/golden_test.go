@@ -122,7 +122,7 @@ func accepted(c *Config) string {
 		fmt.Fprintf(&b, "warning: %s\n", w)
 	}
 	shown := *c
-	shown.Warnings = nil
+	shown.Warnings, shown.Variables = nil, nil
 	show(&b, "", reflect.ValueOf(shown))
 	return b.String()
 }

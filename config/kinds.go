@@ -156,6 +156,7 @@ func (k template) set(n node) {
 		n.wrong("%v", err)
 		return
 	}
+	n.needs(s)
 	*k.into = s
 }
 
@@ -174,6 +175,7 @@ func (k command) set(n node) {
 			n.item(i, nil).wrong("%v", err)
 			ok = false
 		}
+		n.item(i, nil).needs(arg)
 	}
 	if ok {
 		*k.into = argv

@@ -177,6 +177,7 @@ func (in *reading) finish() (*Config, error) {
 		all := Problems(inOrder(in.problems))
 		return nil, &all
 	}
+	in.ownVariables()
 	c.Warnings = inOrder(in.warnings)
 	return c, nil
 }

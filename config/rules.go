@@ -330,6 +330,7 @@ func checkIncludes(n node, files []string) []string {
 			item.wrong("%v", err)
 			continue
 		}
+		item.needs(path)
 		plain, err := expandKnown(path, nil)
 		if err != nil {
 			continue

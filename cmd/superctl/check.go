@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,11 @@ func (c *cli) checkCommand() *cobra.Command {
 		Args: arguments(1, 1, "one FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			cfg, err := config.Load(args[0])
+			if cfg != nil {
+				for _, u := range cfg.Unset(os.LookupEnv) {
+					cfg.Warnings = append(cfg.Warnings, u.Problem)
+				}
+			}
 			if c.json {
 				return c.checkJSON(cfg, err)
 			}

@@ -157,6 +157,9 @@ func load(file string) (*config.Config, error) {
 	for _, w := range cfg.Warnings {
 		fmt.Fprintln(os.Stderr, "warning:", w)
 	}
+	for _, u := range cfg.Unset(os.LookupEnv) {
+		fmt.Fprintln(os.Stderr, "warning:", u)
+	}
 	return cfg, nil
 }
 

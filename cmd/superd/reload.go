@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -96,6 +97,9 @@ func (d *daemon) planReload(by release.By) (*reload, error) {
 	if err != nil {
 		return nil, &control.Error{Kind: control.Rejected, Message: err.Error(), Hint: "nothing was changed"}
 	}
+	if err := r.tellUnset(); err != nil {
+		return nil, err
+	}
 	for _, w := range file.Warnings {
 		r.answer.Warnings = append(r.answer.Warnings, w.String())
 	}
@@ -110,6 +114,26 @@ func (d *daemon) planReload(by release.By) (*reload, error) {
 		r.answer.Changes = append(r.answer.Changes, one)
 	}
 	return r, nil
+}
+
+// tellUnset refuses to start a process that could not be started, for want of a variable
+// of superd's environment. Of one that the reload does not touch it is only told.
+func (r *reload) tellUnset() error {
+	var missing config.Problems
+	for _, one := range r.file.Unset(os.LookupEnv) {
+		touched := slices.ContainsFunc(r.changes, func(c config.Change) bool {
+			return c.Action != config.ActionNothing && appOf(c.Name) == one.Owner
+		})
+		if touched {
+			missing = append(missing, one.Problem)
+		} else {
+			r.answer.Warnings = append(r.answer.Warnings, one.String())
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return &control.Error{Kind: control.Rejected, Message: missing.Error(), Hint: "nothing was changed"}
 }
 
 // summary is the changes in a few words: "2 live, 1 restart".
