@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,6 +102,9 @@ func (q *request) serveCompat() error {
 		return &Error{Kind: Usage, Message: "read call: " + err.Error()}
 	}
 	value, err := q.call(call)
+	if err != nil && KindOf(err) == Denied { // what supervisord answers to who has no password
+		return q.answer(http.StatusUnauthorized, ErrorAnswer{*asError(err)})
+	}
 	answer := xmlrpc.WriteAnswer(value)
 	if err != nil {
 		answer = xmlrpc.WriteFault(asFault(err, ""))
@@ -130,6 +134,9 @@ func (q *request) call(c xmlrpc.Call) (any, error) {
 	}
 	if m.changes && !errors.Is(err, context.Canceled) {
 		q.logCall(c, err)
+	}
+	if err != nil && KindOf(err) == Denied {
+		return nil, err
 	}
 	if err != nil {
 		return nil, asFault(err, p.name)
@@ -225,9 +232,18 @@ func (q *request) may(needed Role, app string) error {
 	if q.grant.on(app).includes(needed) {
 		return nil
 	}
-	what := app
-	if what == "" {
-		what = "superd"
+	return fault(faultFailed, q.lacks(needed, cmp.Or(app, "superd")))
+}
+
+// mayAnywhere is a fault unless the peer has the role for something. It refuses the whole
+// call: an answer about nothing would read as if all were well.
+func (q *request) mayAnywhere(needed Role) error {
+	if q.grant.anywhere().includes(needed) {
+		return nil
 	}
-	return fault(faultFailed, fmt.Sprintf("%s needs the role %s for %s, see [[access]]", q.by(), needed, what))
+	return fault(faultFailed, q.lacks(needed, "superd"))
+}
+
+func (q *request) lacks(needed Role, what string) string {
+	return fmt.Sprintf("%s needs the role %s for %s, see [[access]]", q.by(), needed, what)
 }

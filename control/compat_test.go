@@ -174,7 +174,7 @@ func compatHouse(t *testing.T, rules ...Rule) (*house, *fleet) {
 // ctlConf is the smallest file that supervisorctl takes.
 func ctlConf(t *testing.T) string {
 	t.Helper()
-	path := t.TempDir() + "/c.conf"
+	path := shortDir(t) + "/c.conf"
 	if err := os.WriteFile(path, []byte("[supervisorctl]\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -217,11 +217,17 @@ json.dump(answers, sys.stdout)`
 
 func supervisorctls(t *testing.T, socket string, lines []string) []answered {
 	t.Helper()
+	return supervisorctlsAs(t, nil, socket, lines)
+}
+
+func supervisorctlsAs(t *testing.T, user *syscall.Credential, socket string, lines []string) []answered {
+	t.Helper()
 	in, err := json.Marshal(lines)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "-W", "ignore", "-c", many, ctlConf(t), "unix://"+socket)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	cmd.Stdin = bytes.NewReader(in)
 	out, err := cmd.Output()
 	if err != nil {
@@ -410,11 +416,13 @@ func TestSupervisorsMethodsHaveRoles(t *testing.T) {
 		return len(all.([]any))
 	}
 	start := xmlrpc.Call{Method: "supervisor.startProcess", Params: []any{"jobs:jobs_01"}}
-	if n := count(q()); n != 0 {
-		t.Errorf("nobody sees %d processes", n)
+	for _, method := range []string{"getAllProcessInfo", "getAllConfigInfo", "stopAllProcesses", "startAllProcesses", "clearAllProcessLogs", "getPID"} {
+		if _, err := q().call(xmlrpc.Call{Method: "supervisor." + method}); err == nil || asFault(err, "").Code != faultFailed {
+			t.Errorf("%s for nobody: %v", method, err)
+		}
 	}
 	reader := q(Rule{Role: RoleRead})
-	if _, err := reader.call(start); err == nil || asFault(err, "").Code != faultFailed || count(reader) != 8 {
+	if _, err := reader.call(start); err == nil || KindOf(err) != Denied || count(reader) != 8 {
 		t.Errorf("who may read starts: %v", err)
 	}
 	if _, err := reader.call(xmlrpc.Call{Method: "supervisor.shutdown"}); err == nil {
@@ -432,6 +440,57 @@ func TestSupervisorsMethodsHaveRoles(t *testing.T) {
 	}
 	if _, err := q(Rule{Role: RoleOperate}).call(start); err != nil {
 		t.Errorf("who operates everything starts: %v", err)
+	}
+}
+
+// Who may not do something is told so by the real supervisorctl, which then fails: it has
+// no words for every fault, and takes an empty list for "all is well".
+func TestSupervisorctlIsRefused(t *testing.T) {
+	needRoot(t)
+	h, f := compatHouse(t, testRules...)
+	f.mu2.Lock()
+	f.states["shop/emails:0"] = "stopped"
+	f.mu2.Unlock()
+	const unknown = "Server requires authentication\n"
+	lacks := func(what string) string { return "needs the role operate for " + what + ", see [[access]]" }
+	reads := "needs the role read for superd, see [[access]]"
+	type step struct {
+		line  string
+		exit  int
+		wants []string
+	}
+	deploys := &syscall.Credential{Uid: reader, Gid: reader, Groups: []uint32{group}} // and reads everything
+	for user, steps := range map[*syscall.Credential][]step{
+		testUsers["nobody"]: {
+			{"status", 1, []string{reads}}, {"status front:web", 1, []string{reads}}, {"pid", 1, []string{reads}}, {"pid late", 1, []string{reads}},
+			{"start late", 1, []string{unknown}}, {"start jobs:*", 1, []string{"needs the role"}}, {"start all", 1, []string{reads}},
+			{"stop late", 1, []string{reads + "\n"}}, {"stop jobs:*", 1, []string{reads}}, {"stop all", 1, []string{reads}}, {"signal HUP late", 1, []string{reads + "\n"}},
+			{"restart all", 1, []string{reads}}, {"restart late", 1, []string{reads, unknown}}, {"clear all", 1, []string{reads}}, {"avail", 1, []string{reads}},
+		},
+		testUsers["reader"]: {
+			{"status late", 3, []string{"late                             STOPPED"}},
+			{"start late", 1, []string{unknown}}, {"start all", 1, []string{lacks("superd")}}, {"start jobs:*", 1, []string{lacks("superd")}},
+			{"stop front:web", 1, []string{lacks("superd")}}, {"stop shop:*", 1, []string{lacks("shop")}}, {"signal HUP front:web", 1, []string{lacks("superd")}},
+			{"restart front:web", 1, []string{lacks("superd"), unknown}}, {"restart all", 1, []string{lacks("superd"), lacks("shop")}},
+		},
+		deploys: { // what is refused keeps nothing from being started that is not
+			{"start late shop:emails_00", 7, []string{"late: ERROR (spawn error)\n", "shop:emails_00: started\n"}},
+			{"restart front:web shop:emails_00", 7, []string{lacks("superd"), "shop:emails_00: stopped\n", "shop:emails_00: started\n"}},
+		},
+	} {
+		var lines []string
+		for _, step := range steps {
+			lines = append(lines, step.line)
+		}
+		for i, answer := range supervisorctlsAs(t, user, h.socket, lines) {
+			missing := func(want string) bool { return !strings.Contains(answer.out, want) }
+			if answer.exit != steps[i].exit || strings.Contains(answer.out, "ValueError") || slices.ContainsFunc(steps[i].wants, missing) {
+				t.Errorf("%d: %s: exit %d, want %d\n%swant\n%s", user.Uid, steps[i].line, answer.exit, steps[i].exit, answer.out, steps[i].wants)
+			}
+		}
+	}
+	if heard := f.heard(); len(heard) != 3 {
+		t.Errorf("superd was asked for %q", heard)
 	}
 }
 

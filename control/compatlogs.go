@@ -167,6 +167,9 @@ func (q *request) tail() error {
 	if q.http.Method != http.MethodGet || ok && channel != "stdout" && channel != "stderr" {
 		return &Error{Kind: Usage, Message: "it is GET /logtail/NAME/stdout or /logtail/NAME/stderr"}
 	}
+	if q.mayAnywhere(RoleRead) != nil {
+		return &Error{Kind: Denied, Message: q.lacks(RoleRead, "superd")}
+	}
 	one, err := q.one(&params{values: []any{name}})
 	if err != nil {
 		return &Error{Kind: NotFound, Message: "there is no process " + name}

@@ -1,7 +1,9 @@
 package control
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -138,6 +140,9 @@ func (q *request) rpcMulticall(p *params) (any, error) {
 }
 
 func (q *request) rpcPID(*params) (any, error) {
+	if err := q.mayAnywhere(RoleRead); err != nil {
+		return nil, err
+	}
 	status, err := q.server.daemon.Status(q.http.Context())
 	return status.PID, err
 }
@@ -254,6 +259,10 @@ func (q *request) rpcOne(verb Verb, p *params) (any, error) {
 	if err := p.wrong(); err != nil {
 		return nil, err
 	}
+	if q.mayOrder(verb) != nil {
+		// No fault of this call says it: supervisorctl fails on those that it does not expect.
+		return nil, &Error{Kind: Denied, Message: q.lacks(RoleOperate, "superd"), Hint: "root gives it in the configuration, with [[access]]"}
+	}
 	all, err := q.processes()
 	if err != nil {
 		return nil, err
@@ -291,8 +300,8 @@ func (q *request) rpcGroup(verb Verb, p *params) (any, error) {
 	case err != nil:
 		return nil, fault(faultBadName, name)
 	}
-	if bad != nil {
-		return nil, bad
+	if err := errors.Join(bad, q.mayOrder(verb)); err != nil {
+		return nil, err
 	}
 	return q.each(found, a), nil
 }
@@ -306,10 +315,20 @@ func (q *request) rpcAll(verb Verb, p *params) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if bad != nil {
-		return nil, bad
+	if err := errors.Join(bad, q.mayOrder(verb)); err != nil {
+		return nil, err
 	}
 	return q.each(all, a), nil
+}
+
+// mayOrder refuses a start to who may operate nothing. Who may operate something is
+// answered for each process, so that those he may start are started; see order1. Of a
+// stop and a signal supervisorctl prints the words of the fault that each has.
+func (q *request) mayOrder(verb Verb) error {
+	if verb != VerbStart {
+		return nil
+	}
+	return q.mayAnywhere(RoleOperate)
 }
 
 // each does it to all that are in a state for it, at the same time. As supervisord it
@@ -329,10 +348,12 @@ func (q *request) each(all []namedProcess, a asked) []any {
 
 // order1 does it to one process, and tells what supervisord would.
 func (q *request) order1(one namedProcess, a asked, name string) error {
-	if err := q.may(RoleOperate, one.app); err != nil {
-		return err
-	}
+	err := q.may(RoleOperate, one.app)
 	switch {
+	case err != nil && a.verb == VerbStart: // supervisorctl does not know that a start can be FAILED
+		return fault(faultSpawnError, name+": "+q.lacks(RoleOperate, cmp.Or(one.app, "superd")))
+	case err != nil:
+		return err
 	case a.verb == VerbStart && one.isUp():
 		return fault(faultAlreadyStarted, name)
 	case a.verb == VerbStop && !one.isUp(), a.verb == VerbSignal && !one.isThere():

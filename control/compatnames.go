@@ -93,6 +93,9 @@ func (p namedProcess) spec() string {
 
 // processes is everything the peer may see, by group and name.
 func (q *request) processes() ([]namedProcess, error) {
+	if err := q.mayAnywhere(RoleRead); err != nil {
+		return nil, err
+	}
 	status, err := q.server.daemon.Status(q.http.Context())
 	if err != nil {
 		return nil, err
