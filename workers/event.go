@@ -50,7 +50,7 @@ func (w *worker) hear(e supervisor.ProcessEvent) {
 	case e.Err != nil && e.To == supervisor.Stopping:
 		w.proved = false // it misses its watchdog
 	case e.Proved && !w.proved:
-		w.proved, w.life = true, lifeOf(e.Child)
+		w.proved, w.failed, w.life = true, "", lifeOf(e.Child)
 		select {
 		case f.proofs <- struct{}{}:
 		default:
@@ -58,6 +58,7 @@ func (w *worker) hear(e supervisor.ProcessEvent) {
 	}
 	event := w.judge(e, first)
 	if event.Kind == Failed {
+		w.failed = event.Reason
 		f.tally.add(event)
 	}
 	onward := e.Proved && e.Exit == nil && w.lives == 0 && f.tally.counts(w.at) // a second life brings nothing forward

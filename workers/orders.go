@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,19 +17,60 @@ import (
 // "emails:3". An order to stop or to scale holds across rotations and across any
 // death of superd: see memory.
 
-// Start fills what was stopped. What runs is left alone. It does not wait.
+// Start fills what was stopped, and returns when each worker has proved itself or has
+// failed. What runs is left alone. One that fails is an error: it is tried again all the
+// same.
 func (f *Fleet) Start(ctx context.Context, name string) error {
-	return f.order(ctx, "start", name, func(p *pool, slots []int) {
+	var p *pool
+	var slots []int
+	err := f.order(ctx, "start", name, func(of *pool, meant []int) {
+		p, slots = of, meant
 		for _, slot := range slots {
 			delete(p.stopped, slot)
 		}
 		for _, w := range p.workers {
 			if slices.Contains(slots, w.slot) {
+				w.failed = ""
 				w.process.Start() // cuts the wait between two lives short
 			}
 		}
 		p.fill()
 	})
+	if err != nil {
+		return err
+	}
+	var first error
+	for _, slot := range slots {
+		first = cmp.Or(first, f.await(ctx, nil, func() (bool, error) { return p.isUp(slot) }))
+	}
+	if first != nil {
+		return fmt.Errorf("start %s: %w", name, first)
+	}
+	return nil
+}
+
+// isUp tells whether a slot has a worker that is well, or why it will not have one soon.
+func (p *pool) isUp(slot int) (bool, error) {
+	stay := p.staying(slot)
+	switch {
+	case p.fleet.closing:
+		return false, release.ErrStopping
+	case p.stopped[slot]:
+		return false, fmt.Errorf("%s was stopped meanwhile", p.slotName(slot))
+	case !p.wants(slot), slices.ContainsFunc(stay, func(w *worker) bool { return w.proved }):
+		return true, nil
+	case len(stay) == 0 && !p.moving:
+		return false, fmt.Errorf("%s is wanted, and there is no release yet that it can run on", p.slotName(slot))
+	}
+	for _, w := range stay {
+		if w.failed != "" {
+			return false, fmt.Errorf("%s: %s", w.name(), w.failed)
+		}
+		if w.isHeldUp() {
+			return false, w.errHeldUp()
+		}
+	}
+	return false, nil
 }
 
 // Stop tells workers to go, keeps their slots empty, and waits for their end, or

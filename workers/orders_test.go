@@ -101,6 +101,78 @@ func TestStopStaysStopped(t *testing.T) {
 	}
 }
 
+// A start returns when the workers are well, and says why they are not; one that has
+// failed is tried again.
+func TestStartWaits(t *testing.T) {
+	r := newRig(t)
+	p := r.pool("emails", 2)
+	p.Backoff.First, p.Backoff.Max = patience, patience
+	s := r.superd(0, p)
+	if err := s.Start(t.Context(), "emails"); err == nil || !strings.Contains(err.Error(), "no release yet") {
+		t.Errorf("without a release: %v", err)
+	}
+	s.rotate(1)
+	if err := s.Stop(t.Context(), "emails", false); err != nil {
+		t.Fatal(err)
+	}
+	if p := s.pool("emails"); p.Wanted != 0 || p.Stopped != 2 {
+		t.Errorf("stopped: %+v", p)
+	}
+	r.mood(1, mood{kind: exit1})
+	for _, name := range []string{"emails", "emails", "emails:1"} { // also when it pauses between two lives
+		if err := s.Start(t.Context(), name); err == nil || !strings.Contains(err.Error(), "exit 1") {
+			t.Errorf("%s ends at once: %v", name, err)
+		}
+	}
+	r.mood(1, mood{kind: mute})
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := s.Start(ctx, "emails"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it does not get ready: %v", err)
+	}
+	if err := s.Stop(t.Context(), "emails", true); err != nil {
+		t.Fatal(err)
+	}
+	r.mood(1, mood{kind: well})
+	if err := s.Start(t.Context(), "emails"); err != nil {
+		t.Error(err)
+	}
+	if p := s.pool("emails"); p.Running != 2 {
+		t.Errorf("started: %+v", p)
+	}
+}
+
+// Who waits for a start hears of a stop, and of the end of all.
+func TestStartIsCutShort(t *testing.T) {
+	r := newRig(t)
+	s := r.superd(0, r.pool("emails", 2))
+	s.rotate(1)
+	r.mood(1, mood{kind: mute})
+	start := func() <-chan error {
+		if err := s.Stop(t.Context(), "emails", true); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- s.Start(t.Context(), "emails") }()
+		r.soon("it has begun", func() string { return r.count(1, 2) })
+		return done
+	}
+	started := start()
+	if err := s.Stop(t.Context(), "emails", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-started; err == nil || !strings.Contains(err.Error(), "stopped meanwhile") {
+		t.Errorf("stopped: %v", err)
+	}
+	started = start()
+	if err := s.StopAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-started; !errors.Is(err, release.ErrStopping) {
+		t.Errorf("the end: %v", err)
+	}
+}
+
 // A stop in the middle of a rotation is obeyed at once, and the rotation ends well.
 func TestStopInARotation(t *testing.T) {
 	r := newRig(t)

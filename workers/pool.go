@@ -175,7 +175,7 @@ func (p *pool) finish(slots []int, g release.Generation) (bool, error) {
 			continue // stopped by a person meanwhile, or well
 		}
 		if w.isHeldUp() {
-			return false, fmt.Errorf("%s cannot start: the worker before it does not end, not even by SIGKILL", w.name())
+			return false, w.errHeldUp()
 		}
 		return false, nil
 	}
@@ -201,6 +201,7 @@ func (p *pool) rest() {
 	p.fleet.mu.Lock()
 	defer p.fleet.mu.Unlock()
 	p.moving = false
+	p.fleet.announce()
 }
 
 // wants tells whether a slot is to have a worker.

@@ -13,6 +13,7 @@ type PoolStatus struct {
 	Name       string             // "emails"
 	Generation release.Generation // what it runs on, as of the last whole rotation
 	Wanted     int                // without those that are stopped
+	Stopped    int                // slots that a person wants empty
 	Running    int                // proven, of that generation, and not told to go
 	Draining   int                // told to go
 	Workers    []WorkerStatus     // by slot; of one slot the oldest first
@@ -55,6 +56,9 @@ func (p *pool) status() PoolStatus {
 	for slot := range p.processes {
 		if p.wants(slot) {
 			s.Wanted++
+		}
+		if p.stopped[slot] {
+			s.Stopped++
 		}
 		if p.stopped[slot] && !slices.ContainsFunc(p.workers, func(w *worker) bool { return w.slot == slot }) {
 			s.Workers = append(s.Workers, WorkerStatus{Name: p.slotName(slot), Slot: slot, State: supervisor.Stopped})

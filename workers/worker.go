@@ -32,6 +32,7 @@ type worker struct {
 	proved  bool   // its present life has
 	known   bool   // its first life had, to an earlier superd
 	held    bool   // SIGKILL did not end it
+	failed  string // how its life before failed, while no other has proved itself
 	lives   int    // that have ended
 	life    string // that is adopted, or has proved itself: see lifeOf
 }
@@ -166,6 +167,10 @@ func (w *worker) isHeldUp() bool {
 		}
 	}
 	return false
+}
+
+func (w *worker) errHeldUp() error {
+	return fmt.Errorf("%s cannot start: the worker before it does not end, not even by SIGKILL", w.name())
 }
 
 // retire tells it to go, once; a second time does nothing.

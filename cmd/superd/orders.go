@@ -13,6 +13,7 @@ import (
 	"superd/config"
 	"superd/control"
 	"superd/release"
+	"superd/workers"
 )
 
 // A target is one thing that an order is for: the PHP-FPM of an app, a whole pool,
@@ -215,7 +216,7 @@ func (t target) state(ctx context.Context) string {
 	}
 	for _, p := range t.app.fleet.Status() {
 		if p.Name == t.own {
-			return fmt.Sprintf("%d of %d running, %d draining", p.Running, p.Wanted, p.Draining)
+			return poolState(p)
 		}
 		for _, w := range p.Workers {
 			if w.Name == t.name {
@@ -224,4 +225,13 @@ func (t target) state(ctx context.Context) string {
 		}
 	}
 	return "stopped"
+}
+
+// poolState counts those that a person has stopped too, for that may be all of them.
+func poolState(p workers.PoolStatus) string {
+	state := fmt.Sprintf("%d of %d running", p.Running, p.Wanted+p.Stopped)
+	if p.Stopped > 0 {
+		state += fmt.Sprintf(", %d stopped", p.Stopped)
+	}
+	return state + fmt.Sprintf(", %d draining", p.Draining)
 }

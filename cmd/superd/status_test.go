@@ -50,3 +50,17 @@ func TestMembersOfAGroup(t *testing.T) {
 		}
 	}
 }
+
+// A pool that a person has stopped is not one of no workers.
+func TestPoolStateCountsWhatIsStopped(t *testing.T) {
+	t.Parallel()
+	for want, p := range map[string]workers.PoolStatus{
+		"2 of 2 running, 1 draining":            {Wanted: 2, Running: 2, Draining: 1},
+		"0 of 2 running, 2 stopped, 0 draining": {Stopped: 2},
+		"1 of 3 running, 1 stopped, 1 draining": {Wanted: 2, Running: 1, Stopped: 1, Draining: 1},
+	} {
+		if got := poolState(p); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
