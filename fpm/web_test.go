@@ -247,10 +247,7 @@ func (l *life) run(heard *notify.Server, out *output.Store, whole someWeb) {
 }
 
 func follow(ctx context.Context, out *output.Store, name string) (<-chan string, error) {
-	from, err := out.Follow(ctx, name, 0, "")
-	if err != nil {
-		return nil, err
-	}
+	from := out.Follow(ctx, name, 0, "")
 	to := make(chan string)
 	go func() {
 		defer close(to)

@@ -16,7 +16,6 @@ import (
 	"superd/release"
 	"superd/release/check"
 	"superd/supervisor"
-	"superd/supervisor/output"
 	"superd/workers"
 )
 
@@ -244,10 +243,7 @@ func (a *app) fpmPool(g release.Generation) (fpm.Pool, error) {
 
 // fpmLines are what the masters write from now on.
 func (a *app) fpmLines(ctx context.Context) (<-chan string, error) {
-	lines, err := a.followLog(ctx, a.name+"/fpm")
-	if err != nil {
-		return nil, err
-	}
+	lines := a.daemon.output.Follow(ctx, a.name+"/fpm", 0, "")
 	texts := make(chan string)
 	a.copying.Go(func() {
 		defer close(texts)
@@ -263,21 +259,6 @@ func (a *app) fpmLines(ctx context.Context) (<-chan string, error) {
 		}
 	})
 	return texts, nil
-}
-
-// followLog waits until there is something of that name to follow.
-func (a *app) followLog(ctx context.Context, name string) (<-chan output.Line, error) {
-	for {
-		lines, err := a.daemon.output.Follow(ctx, name, 0, "")
-		if !errors.Is(err, output.ErrUnknown) {
-			return lines, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
 }
 
 // site is what the checks need to know of the app.

@@ -108,9 +108,9 @@ func (r *logRules) target(place, name string, labels map[string]string) output.T
 
 // Logs are the last lines, and those to come, of what a name means.
 func (d *daemon) Logs(ctx context.Context, q control.LogQuery, emit func(control.LogLine) error) error {
-	names := d.logNames(q.Name)
-	if len(names) == 0 {
-		return unknownName(q.Name)
+	names, err := d.logNames(q.Name)
+	if err != nil {
+		return err
 	}
 	if q.Follow {
 		return d.followLogs(ctx, names, q, emit)
@@ -149,21 +149,37 @@ func logLine(l output.Line) control.LogLine {
 	return control.LogLine{Process: l.Name, Stream: l.Stream, Line: l.Text, At: l.At}
 }
 
-// logNames are the processes that a name means and that have written, or may yet. A name
-// that means none of them may be that of a group, as in targets.
-func (d *daemon) logNames(pattern string) []string {
-	names := matching(d.output.Names(), pattern)
-	if len(names) > 0 {
-		return names
+// logNames are the processes that a name means: those that there are, whether they have
+// written yet or not, and those that were and have written. A program may have none.
+func (d *daemon) logNames(pattern string) ([]string, error) {
+	meaning := d.meaning(pattern)
+	patterns := append(slices.Clone(meaning), pattern)
+	names := slices.DeleteFunc(append(d.processNames(), d.output.Names()...), func(name string) bool {
+		return !slices.ContainsFunc(patterns, func(p string) bool { return control.Match(p, name) })
+	})
+	if len(names)+len(meaning) == 0 {
+		return nil, unknownName(pattern)
 	}
-	for _, member := range membersOf(d.config(), pattern) {
-		names = append(names, matching(d.output.Names(), member)...)
-	}
-	return names
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
-func matching(all []string, pattern string) []string {
-	return slices.DeleteFunc(slices.Clone(all), func(name string) bool { return !control.Match(pattern, name) })
+// processNames are all processes that there are, or are to be.
+func (d *daemon) processNames() (names []string) {
+	for _, a := range d.allApps() {
+		if a.fpm != nil {
+			names = append(names, a.name+"/fpm")
+		}
+		for _, p := range a.fleet.Status() {
+			for _, w := range p.Workers {
+				names = append(names, w.Name)
+			}
+		}
+	}
+	for _, s := range d.programs.Status() {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 func (d *daemon) followLogs(ctx context.Context, names []string, q control.LogQuery, emit func(control.LogLine) error) error {
@@ -213,10 +229,7 @@ func (d *daemon) followLog(ctx context.Context, name string, q control.LogQuery,
 		}
 		n = memory
 	}
-	lines, err := d.output.Follow(ctx, name, n, q.Stream)
-	if err != nil {
-		return // forgotten since it was listed
-	}
+	lines := d.output.Follow(ctx, name, n, q.Stream)
 	if q.Mark {
 		var between []control.LogLine
 		for range len(lines) {
@@ -238,9 +251,9 @@ func (d *daemon) followLog(ctx context.Context, name string, q control.LogQuery,
 
 // ClearLog empties the logs of what a name means.
 func (d *daemon) ClearLog(_ context.Context, name string, by release.By) ([]control.ProcessResult, error) {
-	names := d.logNames(name)
-	if len(names) == 0 {
-		return nil, unknownName(name)
+	names, err := d.logNames(name)
+	if err != nil {
+		return nil, err
 	}
 	var results []control.ProcessResult
 	for _, name := range names {
@@ -256,16 +269,17 @@ func (d *daemon) ClearLog(_ context.Context, name string, by release.By) ([]cont
 
 // Attach passes on what one process writes.
 func (d *daemon) Attach(ctx context.Context, name string, emit func([]byte) error) error {
-	one, err := oneName(name, d.logNames(name))
+	names, err := d.logNames(name)
+	if err != nil {
+		return err
+	}
+	one, err := oneName(name, names)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	heard, err := d.output.Overhear(ctx, one)
-	if err != nil {
-		return err
-	}
+	heard := d.output.Overhear(ctx, one)
 	if err := emit(nil); err != nil {
 		return err
 	}

@@ -15,7 +15,9 @@ import (
 	"superd/config"
 	"superd/control"
 	"superd/release"
+	"superd/supervisor"
 	"superd/supervisor/output"
+	"superd/supervisor/program"
 )
 
 func logConfig() *config.Config {
@@ -62,11 +64,19 @@ func TestSettingsOfNames(t *testing.T) {
 	}
 }
 
-// written is a daemon with nothing but output: that of two workers and a program.
+// written is a daemon with output, that of two workers and a program, and with programs
+// that have not begun.
 func written(t *testing.T) (*daemon, map[string]*os.File) {
 	t.Helper()
 	d := &daemon{log: slog.New(slog.DiscardHandler)}
-	d.holds.Store(&config.Config{Groups: []config.Group{{Name: "backend", Members: []string{"program.nginx", "app.shop"}}}})
+	d.holds.Store(&config.Config{
+		Groups:   []config.Group{{Name: "backend", Members: []string{"program.nginx", "app.shop"}}},
+		Programs: []config.Program{{Name: "late"}, {Name: "none"}},
+	})
+	d.programs = program.New(program.Options{
+		Programs: []program.Program{{Name: "late", Processes: 2}, {Name: "none"}}, Children: &supervisor.Children{},
+		State: filepath.Join(t.TempDir(), "programs.json"), Log: d.log,
+	})
 	d.logs.obey(d.config())
 	d.output = output.Open(output.Options{Dir: t.TempDir(), Settings: d.logs.settings, Log: d.log})
 	var err error
@@ -75,18 +85,24 @@ func written(t *testing.T) (*daemon, map[string]*os.File) {
 	}
 	pipes := map[string]*os.File{}
 	for _, name := range []string{"shop/emails:0", "shop/emails:1", "nginx:0"} {
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		life := d.output.Attach(output.Life{Name: name, Out: r})
-		go func() { defer close(done); life.Run(ctx) }()
-		t.Cleanup(func() { cancel(); <-done; w.Close(); r.Close() })
-		pipes[name] = w
+		pipes[name] = begin(t, d, name)
 	}
 	return d, pipes
+}
+
+// begin begins a life of that name, and returns what it writes to.
+func begin(t *testing.T, d *daemon, name string) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	life := d.output.Attach(output.Life{Name: name, Out: r})
+	go func() { defer close(done); life.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done; w.Close(); r.Close() })
+	return w
 }
 
 func say(t *testing.T, d *daemon, w *os.File, name, line string) {
@@ -181,5 +197,53 @@ func TestClearAndAttach(t *testing.T) {
 	}
 	if err := d.Attach(t.Context(), "nobody", nil); control.KindOf(err) != control.NotFound {
 		t.Errorf("attached to nobody: %v", err)
+	}
+}
+
+// What is configured can be asked about before it has begun: it has written nothing, and
+// who follows it hears its first line.
+func TestLogsBeforeTheFirstLife(t *testing.T) {
+	d, _ := written(t)
+	none := func(l control.LogLine) error { t.Errorf("heard %+v", l); return nil }
+	for _, name := range []string{"late", "late:1", "none"} {
+		if err := d.Logs(t.Context(), control.LogQuery{Name: name, Lines: 10}, none); err != nil {
+			t.Errorf("logs of %s: %v", name, err)
+		}
+		if results, err := d.ClearLog(t.Context(), name, release.By{}); err != nil || slices.ContainsFunc(results, func(r control.ProcessResult) bool { return !r.OK }) {
+			t.Errorf("clear %s: %+v, %v", name, results, err)
+		}
+	}
+	enough := errors.New("enough")
+	heard := make(chan error, 2)
+	attached := make(chan struct{})
+	go func() {
+		heard <- d.Attach(t.Context(), "late:0", func(b []byte) error {
+			if b == nil {
+				close(attached)
+			} else if string(b) == "first\n" {
+				return enough
+			}
+			return nil
+		})
+	}()
+	go func() {
+		heard <- d.Logs(t.Context(), control.LogQuery{Name: "late", Follow: true}, func(l control.LogLine) error {
+			if l.Process == "late:0" && l.Line == "first" {
+				return enough
+			}
+			return nil
+		})
+	}()
+	for end := time.Now().Add(time.Minute); !slices.Contains(d.output.Names(), "late:1"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nobody waits for late:1")
+		}
+	}
+	<-attached
+	fmt.Fprintln(begin(t, d, "late:0"), "first")
+	for range 2 {
+		if err := <-heard; !errors.Is(err, enough) {
+			t.Errorf("the first line was not heard: %v", err)
+		}
 	}
 }

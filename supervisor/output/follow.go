@@ -88,6 +88,12 @@ func (t *tail) leave(f *follower) {
 	close(f.to)
 }
 
+func (t *tail) isFollowed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.followers) > 0
+}
+
 // close ends all followers.
 func (t *tail) close() {
 	t.mu.Lock()

@@ -341,18 +341,14 @@ func (from source) line(raw []byte, modified time.Time, q Question) (Line, bool)
 	return l, true
 }
 
-// Clear empties the log of name, the rotated files and what is in memory too.
+// Clear empties the log of name, the rotated files and what is in memory too. One that
+// has written nothing has nothing to lose.
 func (s *Store) Clear(name string) error {
-	t := s.tail(name)
-	sources := s.sources(Question{Name: name})
-	if t == nil && len(sources) == 0 {
-		return fmt.Errorf("%s: %w", name, ErrUnknown)
-	}
-	if t != nil {
+	if t := s.tail(name); t != nil {
 		t.forget()
 	}
 	var errs []error
-	for _, from := range sources {
+	for _, from := range s.sources(Question{Name: name}) {
 		f := s.file(from.path)
 		errs = append(errs, f.clear())
 		s.close(f)
@@ -360,12 +356,15 @@ func (s *Store) Clear(name string) error {
 	return errors.Join(errs...)
 }
 
-// clear cuts the file and removes the rotated ones. A line that is going on goes on at
-// the beginning.
+// clear cuts the file, where there is one, and removes the rotated ones. A line that is
+// going on goes on at the beginning.
 func (f *file) clear() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for n := 1; f.remove(n); n++ {
+	}
+	if _, err := os.Lstat(f.path); errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
 	if _, err := f.look(); err != nil {
 		return fmt.Errorf("clear log: %w", err)

@@ -13,7 +13,6 @@ package output
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -111,11 +110,7 @@ func (s *Store) Attach(l Life) *Stream {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.tails[l.Name]
-	if t == nil {
-		t = &tail{name: l.Name, followers: map[*follower]struct{}{}}
-		s.tails[l.Name] = t
-	}
+	t := s.named(l.Name)
 	s.idle = slices.DeleteFunc(s.idle, func(n string) bool { return n == l.Name })
 	st := newStream(s, t, l)
 	t.attach(st)
@@ -192,24 +187,37 @@ func (s *Store) close(f *file) {
 	}
 }
 
-// detach forgets a stream that has ended, and the name that has been silent for
-// longest.
+// detach forgets a stream that has ended.
 func (s *Store) detach(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !st.tail.detach(st) {
-		return
-	}
-	s.idle = append(s.idle, st.tail.name)
-	if len(s.idle) > idleNames {
-		s.tails[s.idle[0]].close()
-		delete(s.tails, s.idle[0])
-		s.idle = slices.Delete(s.idle, 0, 1)
+	if st.tail.detach(st) {
+		s.rest(st.tail.name)
 	}
 }
 
-// ErrUnknown is what Follow answers for a name that has no output yet.
-var ErrUnknown = errors.New("has written nothing that is known here")
+// rest is for a name without a stream. The one that has been silent for longest is
+// forgotten, but none that somebody follows. The caller holds s.mu, as for named.
+func (s *Store) rest(name string) {
+	s.idle = append(s.idle, name)
+	for i := 0; i < len(s.idle) && len(s.idle) > idleNames; {
+		if s.tails[s.idle[i]].isFollowed() {
+			i++
+			continue
+		}
+		delete(s.tails, s.idle[i])
+		s.idle = slices.Delete(s.idle, i, i+1)
+	}
+}
+
+func (s *Store) named(name string) *tail {
+	t := s.tails[name]
+	if t == nil {
+		t = &tail{name: name, followers: map[*follower]struct{}{}}
+		s.tails[name] = t
+	}
+	return t
+}
 
 // Tail is the last n lines of name, over all its lives, an unfinished one included.
 func (s *Store) Tail(name string, n int) []string {
@@ -221,25 +229,29 @@ func (s *Store) Tail(name string, n int) []string {
 }
 
 // Follow sends the last n lines of name and then each new one, those of one stream or,
-// with "", of both. The channel is closed when ctx ends and when the store closes. A
-// reader who is too slow is not waited for: he gets a Line that says how many he has
-// missed.
-func (s *Store) Follow(ctx context.Context, name string, n int, stream string) (<-chan Line, error) {
-	t := s.tail(name)
-	if t == nil {
-		return nil, fmt.Errorf("%s: %w", name, ErrUnknown)
-	}
-	return t.follow(ctx, n, stream), nil
+// with "", of both. A name that has written nothing yet is waited for. The channel is
+// closed when ctx ends and when the store closes. A reader who is too slow is not waited
+// for: he gets a Line that says how many he has missed.
+func (s *Store) Follow(ctx context.Context, name string, n int, stream string) <-chan Line {
+	return s.join(name, func(t *tail) <-chan Line { return t.follow(ctx, n, stream) })
 }
 
 // Overhear sends what name writes from now on as it comes, not in lines: Text holds
 // some bytes. Otherwise it is as Follow.
-func (s *Store) Overhear(ctx context.Context, name string) (<-chan Line, error) {
-	t := s.tail(name)
-	if t == nil {
-		return nil, fmt.Errorf("%s: %w", name, ErrUnknown)
+func (s *Store) Overhear(ctx context.Context, name string) <-chan Line {
+	return s.join(name, func(t *tail) <-chan Line { return t.overhear(ctx) })
+}
+
+// join has somebody follow a name, which is not forgotten from then on.
+func (s *Store) join(name string, as func(*tail) <-chan Line) <-chan Line {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, known := s.tails[name]
+	lines := as(s.named(name))
+	if !known {
+		s.rest(name)
 	}
-	return t.overhear(ctx), nil
+	return lines
 }
 
 func (s *Store) tail(name string) *tail {
@@ -248,7 +260,7 @@ func (s *Store) tail(name string) *tail {
 	return s.tails[name]
 }
 
-// Names are all whose last lines are in memory, sorted.
+// Names are all whose last lines are in memory, or that somebody waits for, sorted.
 func (s *Store) Names() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -176,17 +176,11 @@ func TestWrote(t *testing.T) {
 
 func TestFollow(t *testing.T) {
 	s, _ := store(t, Options{})
-	if _, err := s.Follow(t.Context(), "w", 1, ""); err == nil {
-		t.Error("a name nobody knows can be followed")
-	}
 	c := start(t, s, "w", "w.log")
 	c.say(t, "a\nb\nc\n")
 	eventually(t, "three lines", func() bool { return len(s.Tail("w", 9)) == 3 })
 	ctx, cancel := context.WithCancel(t.Context())
-	lines, err := s.Follow(ctx, "w", 2, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	lines := s.Follow(ctx, "w", 2, "")
 	c.say(t, "d\n")
 	for _, want := range []string{"b", "c", "d"} {
 		if l := <-lines; l.Text != want || l.Name != "w" || l.At.IsZero() {
@@ -199,15 +193,43 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// A name that nobody has written by yet can be followed from its first line on, however
+// many others come and go meanwhile.
+func TestFollowBeforeTheFirstLine(t *testing.T) {
+	s, _ := store(t, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	lines, bytes := s.Follow(ctx, "w", 9, ""), s.Overhear(ctx, "w")
+	for i := range idleNames + 5 {
+		start(t, s, fmt.Sprint("other ", i), "").end(t)
+	}
+	c := start(t, s, "w", "w.log")
+	c.say(t, "first\n")
+	if l := <-lines; l.Text != "first" {
+		t.Errorf("got %+v", l)
+	}
+	if l := <-bytes; l.Text != "first\n" {
+		t.Errorf("overheard %+v", l)
+	}
+	cancel()
+	for range lines { // to its end
+	}
+	for range bytes {
+	}
+	c.end(t)
+	for i := range idleNames {
+		start(t, s, fmt.Sprint("another ", i), "").end(t)
+	}
+	if slices.Contains(s.Names(), "w") || len(s.Names()) != idleNames {
+		t.Errorf("%d names are remembered, one of them that nobody follows any more", len(s.Names()))
+	}
+}
+
 func TestSlowFollowerIsToldHowMuchItMissed(t *testing.T) {
 	s, _ := store(t, Options{})
 	c := start(t, s, "w", "w.log")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	lines, err := s.Follow(ctx, "w", 0, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	lines := s.Follow(ctx, "w", 0, "")
 	for i := range 3 * backlog {
 		c.say(t, fmt.Sprintf("line %d\n", i))
 	}
