@@ -74,7 +74,8 @@ func (c *cli) attach(ctx context.Context, name string, typed *os.File) error {
 	err := c.client().Attach(ctx, name, c.out, func() {
 		fmt.Fprintf(c.talk, "superctl: attached to %s; Ctrl-C detaches\n", name)
 		typing.Go(func() {
-			if err := c.typing(ctx, name, typed); err != nil {
+			send := func(text string) error { return c.client().Input(ctx, name, text) }
+			if err := eachTyped(ctx, typed, send); err != nil {
 				cancel(err)
 			}
 		})
@@ -88,9 +89,9 @@ func (c *cli) attach(ctx context.Context, name string, typed *os.File) error {
 	return err
 }
 
-// typing sends what is typed until there is no more of it. A read of a terminal can't be
+// eachTyped sends what is typed until there is no more of it. A read of a terminal can't be
 // cut short, so it is not begun before there is something.
-func (c *cli) typing(ctx context.Context, name string, typed *os.File) error {
+func eachTyped(ctx context.Context, typed *os.File, send func(text string) error) error {
 	b := make([]byte, 4096)
 	for ctx.Err() == nil {
 		fds := []unix.PollFd{{Fd: int32(typed.Fd()), Events: unix.POLLIN}}
@@ -103,7 +104,7 @@ func (c *cli) typing(ctx context.Context, name string, typed *os.File) error {
 		}
 		got, err := typed.Read(b)
 		if got > 0 {
-			if err := c.client().Input(ctx, name, string(b[:got])); err != nil {
+			if err := send(string(b[:got])); err != nil {
 				return err
 			}
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +46,6 @@ const (
 // theirs is supervisorctl: one for a command line, or for all lines of a prompt.
 type theirs struct {
 	cli         *cli
-	in          *bufio.Reader
 	interactive bool
 	ask         func(question string) string // at a prompt
 	exit        int
@@ -75,7 +73,7 @@ func (c *cli) compatArgs(args []string) (rest []string, found bool) {
 
 // compat runs one line of supervisorctl's.
 func (c *cli) compat(ctx context.Context, args []string) int {
-	t := &theirs{cli: c, in: bufio.NewReader(os.Stdin)}
+	t := &theirs{cli: c}
 	for len(args) > 1 && (args[0] == "--socket" || args[0] == "-s" || args[0] == "-c") {
 		if args[0] != "-c" {
 			c.socket = strings.TrimPrefix(args[1], "unix://")

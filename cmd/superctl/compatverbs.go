@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -666,18 +667,15 @@ func (t *theirs) fg(ctx context.Context, arg string) error {
 
 // typed gives lines to a process until there are none, or it is gone.
 func (t *theirs) typed(ctx context.Context, name string) {
-	for ctx.Err() == nil {
-		line, err := t.in.ReadString('\n')
-		if line == "" && err != nil {
-			break
-		}
-		if _, err := t.call(ctx, "sendProcessStdin", name, line); code(err) == faultNotRunning {
-			t.say("Process got killed")
-			break
-		} else if err != nil {
-			t.say("ERROR: %s", textOf(err))
-			break
-		}
+	err := eachTyped(ctx, os.Stdin, func(line string) error {
+		_, err := t.call(ctx, "sendProcessStdin", name, line)
+		return err
+	})
+	switch {
+	case code(err) == faultNotRunning:
+		t.say("Process got killed")
+	case err != nil && ctx.Err() == nil:
+		t.say("ERROR: %s", textOf(err))
 	}
 	t.say("Exiting foreground")
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,7 +30,7 @@ func (c *cli) habits() []*cobra.Command {
 				if len(args) > 0 && (args[0] == "--help" || args[0] == "-h") {
 					return cmd.Help()
 				}
-				t := &theirs{cli: c, in: bufio.NewReader(os.Stdin)}
+				t := &theirs{cli: c}
 				t.line(cmd.Context(), strings.Join(append([]string{verb}, args...), " "))
 				if t.exit != 0 {
 					return exit(t.exit)

@@ -141,11 +141,14 @@ func (f *fakeDaemon) Input(_ context.Context, _, text string, _ release.By) erro
 }
 
 func (f *fakeDaemon) Shutdown(context.Context, release.By) error { return nil }
-func (f *fakeDaemon) Logs(_ context.Context, q control.LogQuery, emit func(control.LogLine) error) error {
+func (f *fakeDaemon) Logs(ctx context.Context, q control.LogQuery, emit func(control.LogLine) error) error {
 	for _, l := range []control.LogLine{{Process: "shop/emails:0", Line: "one"}, {Process: "shop/emails:1", Line: "two"}} {
 		if err := emit(l); err != nil {
 			return err
 		}
+	}
+	if q.Follow {
+		<-ctx.Done()
 	}
 	return nil
 }

@@ -1,16 +1,17 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/chzyer/readline"
 )
@@ -18,10 +19,13 @@ import (
 // The prompt: superctl alone on a terminal. It takes supervisorctl's verbs, which are
 // few and can be completed, and begins with the status as supervisorctl does.
 
-// prompt reads lines until exit, Ctrl-D or the end of ctx. As with supervisorctl the
-// exit code is 0 whatever was said.
+// prompt reads lines until exit, Ctrl-D or SIGTERM. As with supervisorctl the exit code
+// is 0 whatever was said.
 func (c *cli) prompt(ctx context.Context) int {
-	t := &theirs{cli: c, interactive: true, in: bufio.NewReader(os.Stdin)}
+	// ctx ends with Ctrl-C, which is to end the line in hand and not the prompt.
+	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGTERM)
+	defer stop()
+	t := &theirs{cli: c, interactive: true}
 	editor, err := readline.NewEx(&readline.Config{
 		Prompt: "superctl> ", HistoryFile: historyFile(), HistoryLimit: 1000,
 		AutoComplete: completer{func(method string) (any, error) { return t.call(ctx, method) }},
@@ -41,7 +45,7 @@ func (c *cli) prompt(ctx context.Context) int {
 		}
 		return answer
 	}
-	t.line(ctx, "status")
+	t.interruptible(ctx, "status")
 	for ctx.Err() == nil {
 		line, err := editor.Readline()
 		switch {
@@ -53,11 +57,18 @@ func (c *cli) prompt(ctx context.Context) int {
 			fmt.Fprintln(c.talk, "superctl: read line:", err)
 			return 1
 		}
-		if t.line(ctx, line) {
+		if t.interruptible(ctx, line) {
 			return 0
 		}
 	}
 	return 0
+}
+
+// interruptible does one line, which Ctrl-C ends. True ends the prompt.
+func (t *theirs) interruptible(ctx context.Context, line string) bool {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	return t.line(ctx, line)
 }
 
 // historyFile is where lines are remembered; "" is nowhere.

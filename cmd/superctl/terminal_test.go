@@ -33,6 +33,8 @@ type screen struct {
 	watching sync.WaitGroup
 	mu       sync.Mutex
 	shown    strings.Builder
+
+	seen int // of what was shown
 }
 
 // onScreen runs a line of shell, in which "$superctl" is one, on a terminal of its own.
@@ -98,10 +100,14 @@ func (s *screen) text() string {
 	return s.shown.String()
 }
 
-// wait waits until text was shown.
+// wait waits until text is shown, behind what was waited for before.
 func (s *screen) wait(text string) {
 	s.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(s.text(), text); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if at := strings.Index(s.text()[s.seen:], text); at >= 0 {
+			s.seen += at + len(text)
+			return
+		}
 		if time.Now().After(deadline) {
 			s.t.Fatalf("%q is not shown:\n%q", text, s.text())
 		}
@@ -138,6 +144,29 @@ func TestTopTakesTheScreenAndGivesItBack(t *testing.T) {
 	s.press("q")
 	s.wait("exit 0")
 	if _, shown, taken := strings.Cut(s.text(), "\x1b[?1049h"); !taken || !strings.Contains(shown, "\x1b[?1049l") {
+		t.Errorf("it wrote %q", s.text())
+	}
+}
+
+// Ctrl-C at a verb is for the verb: whoever has seen enough of a log goes on at the prompt.
+func TestCtrlCLeadsBackToThePrompt(t *testing.T) {
+	t.Parallel()
+	socket := superd(t, &fakeDaemon{apps: []string{"shop"}})
+	s := onScreen(t, `trap : INT; "$superctl" --socket `+socket+`; echo "exit $?"`)
+	for _, line := range []string{"tail -f shop:fpm", "fg shop:emails_00"} {
+		s.wait("superctl> ")
+		s.press(line + "\r")
+		s.wait("Press Ctrl-C to exit")
+		s.press("\x03")
+	}
+	s.wait("Exiting foreground")
+	s.wait("superctl> ")
+	s.press("\x03version\r")
+	s.wait("\n4.2.5\r\n")
+	s.wait("superctl> ")
+	s.press("exit\r")
+	s.wait("exit 0")
+	if strings.Contains(s.text(), "rror") || strings.Contains(s.text(), "\x1b[6n") || strings.Contains(s.text(), "\x1b]") {
 		t.Errorf("it wrote %q", s.text())
 	}
 }
