@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -126,10 +127,13 @@ func (c *cli) command() *cobra.Command {
 // usualSocket is where superd is spoken to unless --socket says something else.
 func usualSocket() string { return cmp.Or(os.Getenv("SUPERD_SOCKET"), config.UsualSocket()) }
 
-// arguments demands from least to most of them; what says which.
+// arguments demands from least to most of them; what says which. None is empty: that is
+// a script whose variable is not set, and must not mean the same as no argument.
 func arguments(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		switch {
+		switch empty := slices.Index(args, ""); {
+		case empty >= 0:
+			return usage("%s was given an empty name as argument %d", cmd.CommandPath(), empty+1)
 		case len(args) < least:
 			return usage("%s needs %s", cmd.CommandPath(), what)
 		case most >= 0 && len(args) > most:

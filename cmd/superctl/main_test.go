@@ -233,6 +233,16 @@ func TestExitCodes(t *testing.T) {
 		"bad number":    {[]string{"scale", "shop/emails", "many"}, 2, "NUMBER"},
 		"status":        {[]string{"status"}, 0, ""},
 		"abort":         {[]string{"abort"}, 0, ""},
+		"empty name":    {[]string{"start", ""}, 2, "empty name"},
+		"empty at last": {[]string{"stop", "shop", ""}, 2, "empty name"},
+		"empty scale":   {[]string{"scale", "", "3"}, 2, "empty name"},
+		"empty logs":    {[]string{"logs", ""}, 2, "empty name"},
+		"empty clear":   {[]string{"clear", ""}, 2, "empty name"},
+		"empty attach":  {[]string{"attach", ""}, 2, "empty name"},
+		"empty status":  {[]string{"status", ""}, 2, "empty name"},
+		"empty reload":  {[]string{"reload", ""}, 2, "empty name"},
+		"empty switch":  {[]string{"switch", ""}, 2, "empty name"},
+		"no rollback":   {[]string{"rollback", ""}, 2, "empty name"},
 		"no config":     {[]string{"check", "/nonexistent/superd.toml"}, 5, "cannot be read"},
 	} {
 		t.Run(name, func(t *testing.T) {
