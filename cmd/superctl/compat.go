@@ -49,6 +49,7 @@ type theirs struct {
 	interactive bool
 	ask         func(question string) string // at a prompt
 	exit        int
+	own         bool // without --compat: complaints go where superctl's go, exit codes are superctl's
 }
 
 // compatArgs finds --compat before the verb; the rest of the line is supervisorctl's.
@@ -90,9 +91,27 @@ func (c *cli) compat(ctx context.Context, args []string) int {
 func (t *theirs) say(format string, args ...any) { fmt.Fprintf(t.cli.out, format+"\n", args...) }
 
 // fail says something and exits with 1.
-func (t *theirs) fail(format string, args ...any) {
-	t.say(format, args...)
-	t.exit = theirGeneric
+func (t *theirs) fail(format string, args ...any) { t.failAs(control.Internal, format, args...) }
+
+// failAs is fail where superctl's own exit code is another.
+func (t *theirs) failAs(kind control.Kind, format string, args ...any) {
+	if t.own {
+		fmt.Fprintln(t.cli.talk, "superctl:", tame(fmt.Sprintf(format, args...)))
+	} else {
+		t.say(format, args...)
+	}
+	t.exitAs(kind, theirGeneric)
+}
+
+// exitAs sets the exit code: superctl's is that of the first failure, supervisorctl's of
+// the last.
+func (t *theirs) exitAs(kind control.Kind, theirs int) {
+	switch {
+	case !t.own:
+		t.exit = theirs
+	case t.exit == 0:
+		t.exit = kind.Exit()
+	}
 }
 
 func (t *theirs) url() string { return "unix://" + t.cli.socket }
@@ -147,8 +166,8 @@ func (t *theirs) call(ctx context.Context, method string, params ...any) (any, e
 // up tells first whether superd is there, as supervisorctl does.
 func (t *theirs) up(ctx context.Context) error {
 	_, err := t.call(ctx, "getVersion")
-	if err == nil {
-		return nil
+	if err == nil || t.own {
+		return err
 	}
 	if failed, ok := errors.AsType[*control.Error](err); !ok || failed.Kind != control.Unreachable {
 		return err

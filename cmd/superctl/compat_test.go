@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"superd/control"
 )
 
 // startSupervisord runs Debian's with a few programs, until the test ends.
@@ -160,7 +162,7 @@ func TestCompatWithoutSuperd(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(t.TempDir(), "not.sock")
-	for _, line := range []string{"status", "start x", "version"} {
+	for _, line := range []string{"status", "start x", "version", "pid", "pid x", "tail x", "maintail"} {
 		theirs := exec.CommandContext(t.Context(), "supervisorctl", append([]string{"-c", conf, "-s", "unix://" + socket}, strings.Fields(line)...)...)
 		theirs.Env = append(os.Environ(), "PYTHONWARNINGS=ignore")
 		want, _ := theirs.CombinedOutput() // the exit code is compared
@@ -208,13 +210,80 @@ func TestHistoryFile(t *testing.T) {
 func TestHabits(t *testing.T) {
 	t.Parallel()
 	_, socket := startSupervisord(t)
-	for line, want := range map[string]string{"pid late": "0\n", "avail": "front:web                        in use    auto      999:999\n", "reread": "No config updates to processes\n", "tail -6 nobody": "nobody: ERROR (no such process name)\n"} {
+	for line, want := range map[string]string{"pid late": "0\n", "avail": "front:web                        in use    auto      999:999\n", "reread": "No config updates to processes\n", "tail -6 nobody": "nobody: ERROR (no such process name)\n",
+		"remove nobody": "no such process/group: nobody", "remove jobs": "still running: jobs", "update nobody": "no such group: nobody", "add nobody": "no such process/group: nobody"} {
 		for _, flags := range [][]string{{"--socket", socket}, {"--socket=" + socket}} {
 			var got bytes.Buffer
 			exit := (&cli{out: &got, talk: &got}).run(t.Context(), append(flags, strings.Fields(line)...))
-			if !strings.Contains(got.String(), want) || exit != map[string]int{"pid late": 7, "tail -6 nobody": 1}[line] {
+			if !strings.Contains(got.String(), want) || exit != map[string]int{"pid late": 6, "tail -6 nobody": 10, "remove nobody": 10, "remove jobs": 6, "update nobody": 10, "add nobody": 10}[line] {
 				t.Errorf("%s: exit %d, %q", line, exit, got.String())
 			}
+		}
+	}
+}
+
+// What superctl has of supervisorctl exits as the rest of superctl does, and with
+// --compat as supervisorctl.
+func TestHabitsExit(t *testing.T) {
+	socket := superd(t, &fakeDaemon{apps: []string{"shop"}})
+	for line, want := range map[string]struct {
+		code, compat int
+		says         string
+	}{
+		"pid":                    {0, 0, ""},
+		"pid shop:emails_00":     {0, 0, ""},
+		"pid nobody":             {10, 1, "No such process nobody"},
+		"pid nobody shop:fpm":    {10, 1, "nobody"},
+		"avail":                  {0, 0, ""},
+		"avail x":                {2, 1, `"x"`},
+		"maintail":               {10, 1, "journalctl"},
+		"maintail -x":            {2, 1, "-x"},
+		"tail nobody":            {10, 1, "nobody"},
+		"tail -f nobody":         {10, 1, "nobody"},
+		"tail":                   {2, 1, "NAME"},
+		"tail -5":                {2, 1, "name"},
+		"tail -x shop:fpm":       {2, 1, "-x"},
+		"tail shop:fpm nonsense": {2, 1, "nonsense"},
+		"fg nobody":              {10, 1, "bad process name"},
+		"fg shop:emails_01":      {6, 1, "not running"},
+		"add":                    {2, 0, "GROUP"},
+		"remove":                 {2, 0, "GROUP"},
+	} {
+		args := append([]string{"--socket", socket}, strings.Fields(line)...)
+		if got := run(t, false, args...); got.code != want.code || !strings.Contains(got.talk, want.says) || want.code != 0 && strings.Contains(got.out, "nobody") {
+			t.Errorf("%s: exit %d, want %d\n%s%s", line, got.code, want.code, got.out, got.talk)
+		}
+		if got := run(t, false, append([]string{"--socket", socket, "--compat"}, strings.Fields(line)...)...); got.code != want.compat || got.talk != "" {
+			t.Errorf("--compat %s: exit %d, want %d\n%s%s", line, got.code, want.compat, got.out, got.talk)
+		}
+	}
+}
+
+func TestHabitsWithoutSuperd(t *testing.T) {
+	for line, compat := range map[string]int{"pid": 7, "pid x": 7, "tail x": 7, "tail -f x": 7, "maintail": 7, "fg x": 7, "avail": 1, "reread": 1, "update": 1, "update x": 1, "add x": 1, "remove x": 1} {
+		args := append([]string{"--socket", "/nonexistent/superd.sock"}, strings.Fields(line)...)
+		if got := run(t, false, args...); got.code != 8 || got.out != "" || !strings.Contains(got.talk, "/nonexistent/superd.sock") {
+			t.Errorf("%s: %+v", line, got)
+		}
+		args = append([]string{"--socket", "/nonexistent/superd.sock", "--compat"}, strings.Fields(line)...)
+		if got := run(t, false, args...); got.code != compat {
+			t.Errorf("--compat %s: %+v", line, got)
+		}
+	}
+}
+
+func TestHabitsHaveNoJSON(t *testing.T) {
+	for _, h := range habits {
+		verb, _, _ := strings.Cut(h.use, " ")
+		for _, args := range [][]string{{"--json", verb, "x"}, {verb, "x", "--json"}} {
+			got := run(t, false, args...)
+			var answer control.ErrorAnswer
+			if err := json.Unmarshal([]byte(got.out), &answer); err != nil || got.code != 2 || answer.Error.Kind != control.Usage || !strings.HasPrefix(answer.Error.Hint, "superctl ") {
+				t.Errorf("%q: %+v", args, got)
+			}
+		}
+		if got := run(t, false, verb, ""); got.code != 2 || !strings.Contains(got.talk, "empty name") {
+			t.Errorf("%s of nothing: %+v", verb, got)
 		}
 	}
 }

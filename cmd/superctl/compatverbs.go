@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"superd/control"
 )
 
 type theirVerb func(t *theirs, ctx context.Context, arg string) error
@@ -101,13 +103,13 @@ func (t *theirs) pid(ctx context.Context, arg string) error {
 		i := infoOf(value)
 		switch {
 		case code(err) == faultBadName:
-			t.fail("No such process %s", name)
+			t.failAs(control.NotFound, "No such process %s", name)
 		case err != nil:
 			return err
 		default:
 			t.say("%d", i.pid)
 			if i.pid == 0 {
-				t.exit = theirNotRunning
+				t.exitAs(control.Conflict, theirNotRunning)
 			}
 		}
 	}
@@ -270,16 +272,16 @@ func (t *theirs) tail(ctx context.Context, arg string) error {
 	bytes, err := 1600, error(nil)
 	switch {
 	case name == "":
-		t.fail("Error: tail requires process name")
+		t.failAs(control.Usage, "Error: tail requires process name")
 		return nil
 	case channel != "stdout" && channel != "stderr":
-		t.fail("Error: bad channel '%s'", channel)
+		t.failAs(control.Usage, "Error: bad channel '%s'", channel)
 		return nil
 	case modifier == "-f":
 		return t.follow(ctx, name, channel)
 	case modifier != "":
 		if bytes, err = strconv.Atoi(modifier[1:]); err != nil {
-			t.fail("Error: bad argument %s", modifier)
+			t.failAs(control.Usage, "Error: bad argument %s", modifier)
 			return nil
 		}
 	}
@@ -295,11 +297,11 @@ func (t *theirs) tail(ctx context.Context, arg string) error {
 func (t *theirs) logResult(name string, text any, err error, unknown string) error {
 	switch code(err) {
 	case faultNoFile:
-		t.fail("%s: ERROR (no log file)", name)
+		t.failAs(control.NotFound, "%s: ERROR (no log file)", name)
 	case faultFailed:
 		t.fail("%s: ERROR (unknown error reading log)", name)
 	case faultBadName:
-		t.fail("%s: ERROR (%s)", name, unknown)
+		t.failAs(control.NotFound, "%s: ERROR (%s)", name, unknown)
 	default:
 		if err == nil {
 			t.say("%v", text)
@@ -338,12 +340,15 @@ func (t *theirs) maintail(ctx context.Context, arg string) error {
 	if len(args) == 1 && args[0] != "-f" {
 		n, err := strconv.Atoi(strings.TrimPrefix(args[0], "-"))
 		if err != nil || !strings.HasPrefix(args[0], "-") {
-			t.fail("Error: bad argument %s", args[0])
+			t.failAs(control.Usage, "Error: bad argument %s", args[0])
 			return nil
 		}
 		bytes = n
 	}
 	text, err := t.call(ctx, "readLog", -bytes, 0)
+	if t.own {
+		return err // which has the words for where the log is
+	}
 	return t.logResult("supervisord", text, err, "")
 }
 
@@ -409,10 +414,10 @@ func (t *theirs) reread(ctx context.Context, arg string) error {
 	value, err := t.call(ctx, "reloadConfig")
 	switch code(err) {
 	case faultShutdownPending:
-		t.fail("ERROR: supervisor shutting down")
+		t.failAs(control.Unreachable, "ERROR: supervisor shutting down")
 		return nil
 	case faultCantReread:
-		t.fail("ERROR: %s", textOf(err))
+		t.failAs(control.Rejected, "ERROR: %s", textOf(err))
 		return nil
 	}
 	if err != nil {
@@ -437,7 +442,7 @@ func (t *theirs) reread(ctx context.Context, arg string) error {
 func (t *theirs) update(ctx context.Context, arg string) error {
 	value, err := t.call(ctx, "reloadConfig")
 	if code(err) == faultShutdownPending {
-		t.fail("ERROR: already shutting down")
+		t.failAs(control.Unreachable, "ERROR: already shutting down")
 		return nil
 	}
 	if err != nil {
@@ -482,7 +487,7 @@ func (t *theirs) knownGroups(ctx context.Context, wanted, added []string) error 
 	}
 	for _, name := range wanted {
 		if err == nil && !slices.Contains(groups, name) {
-			t.fail("ERROR: no such group: %s", name)
+			t.failAs(control.NotFound, "ERROR: no such group: %s", name)
 		}
 	}
 	return err
@@ -514,11 +519,11 @@ func (t *theirs) add(ctx context.Context, arg string) error {
 		_, err := t.call(ctx, "addProcessGroup", name)
 		switch code(err) {
 		case faultShutdownPending:
-			t.fail("ERROR: shutting down")
+			t.failAs(control.Unreachable, "ERROR: shutting down")
 		case faultAlreadyAdded:
 			t.say("ERROR: process group already active")
 		case faultBadName:
-			t.fail("ERROR: no such process/group: %s", name)
+			t.failAs(control.NotFound, "ERROR: no such process/group: %s", name)
 		default:
 			if err != nil {
 				return err
@@ -534,9 +539,9 @@ func (t *theirs) remove(ctx context.Context, arg string) error {
 		_, err := t.call(ctx, "removeProcessGroup", name)
 		switch code(err) {
 		case faultStillRunning:
-			t.fail("ERROR: process/group still running: %s", name)
+			t.failAs(control.Conflict, "ERROR: process/group still running: %s", name)
 		case faultBadName:
-			t.fail("ERROR: no such process/group: %s", name)
+			t.failAs(control.NotFound, "ERROR: no such process/group: %s", name)
 		default:
 			if err != nil {
 				return err
@@ -644,12 +649,12 @@ func (t *theirs) fg(ctx context.Context, arg string) error {
 	value, err := t.call(ctx, "getProcessInfo", names[0])
 	switch {
 	case code(err) == faultBadName:
-		t.fail("ERROR: bad process name supplied")
+		t.failAs(control.NotFound, "ERROR: bad process name supplied")
 		return nil
 	case err != nil:
 		return err
 	case infoOf(value).statename != "RUNNING":
-		t.fail("ERROR: process not running")
+		t.failAs(control.Conflict, "ERROR: process not running")
 		return nil
 	}
 	ctx, leave := context.WithCancel(ctx)
