@@ -246,10 +246,11 @@ type ProcessOrder struct {
 
 // ProcessResult is what came of an order for one process or pool.
 type ProcessResult struct {
-	Name    string `json:"name"`
-	State   string `json:"state"`
-	OK      bool   `json:"ok"`
-	Message string `json:"message,omitempty"` // why not, or that there was nothing to do
+	Name    string   `json:"name"`
+	State   string   `json:"state"`
+	OK      bool     `json:"ok"`
+	Message string   `json:"message,omitempty"` // why not, or that there was nothing to do
+	Lines   []string `json:"lines,omitempty"`   // the last ones of the process to blame
 }
 
 // LogQuery asks for what processes wrote.

@@ -160,7 +160,11 @@ func (f *fakeDaemon) Process(_ context.Context, o control.ProcessOrder, _ releas
 	if o.Name == "shop/none" {
 		return nil, &control.Error{Kind: control.NotFound, Message: "nothing is called shop/none"}
 	}
-	return []control.ProcessResult{{Name: o.Name, State: "running", OK: o.Name != "shop/stuck", Message: "because"}}, nil
+	r := control.ProcessResult{Name: o.Name, State: "running", OK: o.Name != "shop/stuck", Message: "because"}
+	if !r.OK {
+		r.Lines = []string{"nginx: bad config", "\x1b[2J"}
+	}
+	return []control.ProcessResult{r}, nil
 }
 
 // superd serves f until the test ends, and returns the path of its socket.
@@ -369,6 +373,18 @@ func TestOrdersArriveAsMeant(t *testing.T) {
 		if f.orders[i] != want[i] {
 			t.Errorf("order %d is %+v, want %+v", i, f.orders[i], want[i])
 		}
+	}
+}
+
+// What the process wrote that is to blame is shown, and moves no cursor.
+func TestRefusedOrderShowsLines(t *testing.T) {
+	socket := superd(t, &fakeDaemon{apps: []string{"shop"}})
+	got := run(t, false, "--socket", socket, "restart", "shop/stuck")
+	if !strings.Contains(got.out, "shop/stuck: running (because)\n  │ nginx: bad config\n  │ ") || strings.Contains(got.out, "\x1b") {
+		t.Errorf("%q", got.out)
+	}
+	if got := run(t, false, "--socket", socket, "--json", "restart", "shop/stuck"); !strings.Contains(got.out, `"nginx: bad config"`) {
+		t.Errorf("%q", got.out)
 	}
 }
 

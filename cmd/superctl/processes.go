@@ -138,6 +138,9 @@ func (c *cli) order(ctx context.Context, orders []control.ProcessOrder) error {
 			fmt.Fprintf(c.out, " (%s)", r.Message)
 		}
 		fmt.Fprintln(c.out)
+		for _, l := range r.Lines {
+			fmt.Fprintln(c.out, c.colour(faint, "  │ ")+printable(l))
+		}
 	}
 	return first
 }

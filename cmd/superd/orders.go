@@ -135,9 +135,18 @@ func (d *daemon) Process(ctx context.Context, o control.ProcessOrder, by release
 // result is what came of an order for something of an app.
 func (t target) result(ctx context.Context, o control.ProcessOrder) control.ProcessResult {
 	err := t.carryOut(ctx, o)
-	r := control.ProcessResult{Name: t.name, State: t.state(ctx), OK: err == nil}
-	if err != nil {
-		r.Message = err.Error()
+	return resultOf(t.name, t.state(ctx), err)
+}
+
+// resultOf is what came of an order for one, and what it wrote where that is the reason.
+func resultOf(name, state string, err error) control.ProcessResult {
+	r := control.ProcessResult{Name: name, State: state, OK: err == nil}
+	if err == nil {
+		return r
+	}
+	r.Message = err.Error()
+	if why, ok := errors.AsType[release.Explained](err); ok {
+		r.Lines = why.LastLines()
 	}
 	return r
 }

@@ -257,12 +257,7 @@ func (d *daemon) orderPrograms(ctx context.Context, o control.ProcessOrder, name
 	done, err := d.carryOutPrograms(ctx, o, names)
 	var all []control.ProcessResult
 	for _, name := range names {
-		one := control.ProcessResult{Name: name, State: d.programState(name)}
-		if err := errors.Join(err, done[name]); err != nil {
-			one.Message = err.Error()
-		}
-		one.OK = one.Message == ""
-		all = append(all, one)
+		all = append(all, resultOf(name, d.programState(name), errors.Join(err, done[name])))
 	}
 	return all
 }
