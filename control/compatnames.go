@@ -319,7 +319,7 @@ func (q *request) byTheirName(o ProcessOrder) ([]ProcessResult, bool) {
 				results[i], err = q.server.daemon.Process(q.http.Context(), own, q.by())
 			}
 			if err != nil {
-				results[i] = []ProcessResult{{Name: one.order, Message: err.Error()}}
+				results[i] = []ProcessResult{{Name: one.order, Kind: KindOf(err), Message: err.Error()}}
 			}
 		})
 	}

@@ -249,6 +249,7 @@ type ProcessResult struct {
 	Name    string   `json:"name"`
 	State   string   `json:"state"`
 	OK      bool     `json:"ok"`
+	Kind    Kind     `json:"kind,omitempty"`    // when it is not OK: what sort of error that is
 	Message string   `json:"message,omitempty"` // why not, or that there was nothing to do
 	Lines   []string `json:"lines,omitempty"`   // the last ones of the process to blame
 }

@@ -381,7 +381,7 @@ func (w *Web) stop(ctx context.Context, all []*server) error {
 func (w *Web) Signal(sig syscall.Signal) error {
 	s := w.serving()
 	if s == nil {
-		return fmt.Errorf("signal %s: nothing is serving", w.name())
+		return fmt.Errorf("signal %s: %w", w.name(), supervisor.ErrNotRunning)
 	}
 	return s.proc.Signal(sig)
 }

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"syscall"
@@ -79,11 +80,14 @@ func (p *Process) Kill() {
 	}
 }
 
+// ErrNotRunning is why a process that is not there is not told anything.
+var ErrNotRunning = errors.New("it does not run")
+
 // Signal sends sig to the main process, if there is one.
 func (p *Process) Signal(sig syscall.Signal) error {
 	c := p.Child()
 	if c == nil {
-		return fmt.Errorf("signal %s: it does not run", p.name)
+		return fmt.Errorf("signal %s: %w", p.name, ErrNotRunning)
 	}
 	return c.Signal(sig)
 }

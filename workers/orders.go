@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"superd/release"
+	"superd/supervisor"
 )
 
 // What people ask for. A name is a pool, "emails", or one of its workers,
@@ -154,7 +155,7 @@ func (f *Fleet) Signal(name string, sig syscall.Signal) error {
 	}
 	f.mu.Unlock()
 	if err == nil && sent == 0 {
-		err = errors.New("it does not run")
+		err = supervisor.ErrNotRunning
 	}
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return fmt.Errorf("signal %s: %w", name, err)

@@ -162,6 +162,7 @@ func (f *fakeDaemon) Process(_ context.Context, o control.ProcessOrder, _ releas
 	}
 	r := control.ProcessResult{Name: o.Name, State: "running", OK: o.Name != "shop/stuck", Message: "because"}
 	if !r.OK {
+		r.Kind = control.Degraded
 		r.Lines = []string{"nginx: bad config", "\x1b[2J"}
 	}
 	return []control.ProcessResult{r}, nil
@@ -233,7 +234,7 @@ func TestExitCodes(t *testing.T) {
 		"bad command":   {[]string{"swich"}, 2, `"swich"`},
 		"no such app":   {[]string{"status", "blog"}, 10, "blog"},
 		"no process":    {[]string{"restart", "shop/none"}, 10, "shop/none"},
-		"not restarted": {[]string{"restart", "shop/stuck"}, 1, "because"},
+		"not restarted": {[]string{"restart", "shop/stuck"}, 4, "because"},
 		"bad number":    {[]string{"scale", "shop/emails", "many"}, 2, "NUMBER"},
 		"status":        {[]string{"status"}, 0, ""},
 		"abort":         {[]string{"abort"}, 0, ""},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -121,7 +122,7 @@ func (c *cli) order(ctx context.Context, orders []control.ProcessOrder) error {
 		}
 		for _, r := range results {
 			if !r.OK && first == nil {
-				first = &control.Error{Kind: control.Internal, Message: fmt.Sprintf("%s %s: %s", o.Verb, r.Name, r.Message)}
+				first = &control.Error{Kind: cmp.Or(r.Kind, control.Internal), Message: fmt.Sprintf("%s %s: %s", o.Verb, r.Name, r.Message)}
 			}
 		}
 		all = append(all, results...)

@@ -13,6 +13,8 @@ import (
 	"superd/config"
 	"superd/control"
 	"superd/release"
+	"superd/supervisor"
+	"superd/supervisor/program"
 	"superd/workers"
 )
 
@@ -144,11 +146,31 @@ func resultOf(name, state string, err error) control.ProcessResult {
 	if err == nil {
 		return r
 	}
-	r.Message = err.Error()
+	r.Kind, r.Message = kindOf(err), err.Error()
 	if why, ok := errors.AsType[release.Explained](err); ok {
 		r.Lines = why.LastLines()
 	}
 	return r
+}
+
+// kindOf is what sort of error it is that an order was not carried out.
+func kindOf(err error) control.Kind {
+	_, failed := errors.AsType[release.Explained](err)
+	switch kind := control.KindOf(err); {
+	case kind != control.Internal:
+		return kind
+	case errors.Is(err, program.ErrUnknown):
+		return control.NotFound
+	case errors.Is(err, program.ErrStopping):
+		return control.Unreachable
+	case errors.Is(err, program.ErrImpossible):
+		return control.Rejected
+	case errors.Is(err, program.ErrOverruled), errors.Is(err, supervisor.ErrNotRunning):
+		return control.Conflict
+	case errors.Is(err, program.ErrNotUp), errors.Is(err, supervisor.ErrUnkillable), failed:
+		return control.Degraded
+	}
+	return control.Internal
 }
 
 // mayBeOrdered refuses what would be taken for the fault of a release, or cannot be.
@@ -200,7 +222,7 @@ func (t target) orderFPM(ctx context.Context, o control.ProcessOrder) error {
 	case control.VerbStart:
 		live := t.app.switcher.Snapshot().Live
 		if live.IsZero() {
-			return errors.New("no release is live yet")
+			return &control.Error{Kind: control.Conflict, Message: "no release is live yet"}
 		}
 		t.app.webDown.Store(false)
 		return web.Promote(ctx, live)

@@ -217,7 +217,7 @@ func (u *unit) isUp() (bool, error) {
 	state := u.state()
 	switch {
 	case !u.isWanted():
-		return false, fmt.Errorf("%s was stopped meanwhile", u.name)
+		return false, told{u.name + " was stopped meanwhile", ErrOverruled}
 	case p.set.closing:
 		return false, ErrStopping
 	case state == supervisor.Running, state == Scheduled, p.Plan != nil && state == supervisor.Starting:
@@ -225,10 +225,10 @@ func (u *unit) isUp() (bool, error) {
 	case state == Exited && u.reason == "":
 		return true, nil
 	case u.fails > 0:
-		return false, errors.New(u.reason)
+		return false, told{u.reason, ErrNotUp}
 	case state == Waiting && !p.set.isMoving():
 		if what, _ := p.set.waitsFor(p); what != "" {
-			return false, fmt.Errorf("it is wanted, and waits for %s", what)
+			return false, told{"it is wanted, and waits for " + what, ErrNotUp}
 		}
 	}
 	return false, nil
@@ -463,9 +463,9 @@ func (s *Set) Reload(ctx context.Context, names ...string) (Results, error) {
 		s.mu.Unlock()
 		switch c := u.process.Child(); {
 		case how == nil:
-			return fmt.Errorf("%s has no reload in its configuration, such as reload = { signal = \"HUP\" }; superctl restart %s", u.of, u.of)
+			return told{fmt.Sprintf("%s has no reload in its configuration, such as reload = { signal = \"HUP\" }; superctl restart %s", u.of, u.of), ErrImpossible}
 		case c == nil:
-			return fmt.Errorf("%s does not run", u.name)
+			return fmt.Errorf("reload %s: %w", u.name, supervisor.ErrNotRunning)
 		default:
 			return how(ctx, u.number, c)
 		}
@@ -502,7 +502,7 @@ func (s *Set) Scale(ctx context.Context, name string, processes int) error {
 		return fmt.Errorf("%s: %w", name, ErrUnknown)
 	case p.Plan != nil && processes != 1:
 		s.mu.Unlock()
-		return fmt.Errorf("%s has a schedule: each run is one process", name)
+		return told{name + " has a schedule: each run is one process", ErrImpossible}
 	}
 	done := p.scale(processes)
 	more := slices.DeleteFunc(slices.Clone(p.units[:processes]), func(u *unit) bool { return !u.isWanted() })

@@ -194,10 +194,10 @@ func TestSignalToThoseThatRun(t *testing.T) {
 	s.must(s.Signal(syscall.SIGCONT, "web"))
 	s.must(s.Reload(t.Context(), "web"))
 	for _, name := range []string{"web:1", "idle"} {
-		if results, err := s.Signal(syscall.SIGCONT, name); err != nil || results[name] == nil {
+		if results, err := s.Signal(syscall.SIGCONT, name); err != nil || !errors.Is(results[name], supervisor.ErrNotRunning) {
 			t.Errorf("signal to %s: %v, %v", name, results, err)
 		}
-		if results, err := s.Reload(t.Context(), name); err != nil || results[name] == nil {
+		if results, err := s.Reload(t.Context(), name); err != nil || !errors.Is(results[name], supervisor.ErrNotRunning) {
 			t.Errorf("reload of %s: %v, %v", name, results, err)
 		}
 	}
@@ -255,11 +255,23 @@ func TestStartOfAJobThatFails(t *testing.T) {
 	job := r.script("job", fails)
 	job.Restart, job.Autostart = supervisor.Never, false
 	s := r.superd(job)
-	if results, err := s.Start(t.Context(), "job"); err != nil || results["job"] == nil || !strings.Contains(results["job"].Error(), "exit 3") {
+	if results, err := s.Start(t.Context(), "job"); err != nil || !errors.Is(results["job"], program.ErrNotUp) || !strings.Contains(results["job"].Error(), "exit 3") {
 		t.Errorf("%v, %v", results, err)
 	}
 	if st := s.is("job:0", program.Exited); !strings.HasPrefix(st.Reason, "exit 3") {
 		t.Errorf("%+v", st)
+	}
+}
+
+// What a program is not made for is told apart from what does not work now.
+func TestImpossibleOrders(t *testing.T) {
+	r := newRig(t)
+	s := r.superd(r.script("web", well), r.scheduled("night", done, every(1<<60), schedule.Skip, schedule.Never))
+	if results, err := s.Reload(t.Context(), "web"); err != nil || !errors.Is(results["web"], program.ErrImpossible) || !strings.HasPrefix(results["web"].Error(), "web has no reload") {
+		t.Errorf("%v, %v", results, err)
+	}
+	if err := s.Scale(t.Context(), "night", 2); !errors.Is(err, program.ErrImpossible) || !strings.HasPrefix(err.Error(), "night has a schedule") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -59,6 +59,23 @@ var ErrUnknown = errors.New("no such program or process")
 // ErrStopping is what is answered when superd itself ends.
 var ErrStopping = errors.New("superd is stopping")
 
+// What an order comes to when it is not carried out: an error of these says why in its own
+// words.
+var (
+	ErrImpossible = errors.New("the program is not made for that") // and nothing was changed
+	ErrOverruled  = errors.New("somebody wants something else")    // at the same time
+	ErrNotUp      = errors.New("it is wanted, and does not get up")
+)
+
+// told is an error in words of its own that is one of the above.
+type told struct {
+	words string
+	is    error
+}
+
+func (t told) Error() string { return t.words }
+func (t told) Unwrap() error { return t.is }
+
 // New makes the set of programs. Adopt what an earlier superd has left, then Run it.
 func New(o Options) *Set {
 	s := &Set{
