@@ -171,7 +171,7 @@ http { access_log off; server { listen %s; return 200 %q; } }
 	b.ctl(0, "reload", "nginx")
 	eventually(t, time.Minute, "nginx has read its configuration", func() bool { return get() == "two" })
 	same("after a reload of nginx")
-	if said := b.ctl(1, "reload", "redis"); !strings.Contains(said, "superctl restart redis") {
+	if said := b.ctl(5, "reload", "redis"); !strings.Contains(said, "superctl restart redis") {
 		t.Errorf("reload of one that has none: %s", said)
 	}
 
