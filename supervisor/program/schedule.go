@@ -15,9 +15,12 @@ import (
 // runDue begins a run whose time has come, and tells when to look again. The mutex is
 // held.
 func (p *program) runDue(now time.Time) time.Duration {
-	if p.isIdle() || p.set.closing || p.waits != "" {
+	if p.isIdle() || p.set.closing {
 		p.due, p.queued = time.Time{}, false
 		return math.MaxInt64
+	}
+	if p.waits != "" {
+		return p.leaveOut(now)
 	}
 	u := p.units[0]
 	if p.queued && u.isFree() {
@@ -34,6 +37,33 @@ func (p *program) runDue(now time.Time) time.Duration {
 	}
 	if l.Run {
 		p.run(u, now)
+	}
+	return l.Again
+}
+
+// leaveOut is runDue while the program waits for another. A run can begin as long as it is
+// not too late for it, and the next is not due; then it is left out, and told, unless one
+// is to make up for all of them.
+func (p *program) leaveOut(now time.Time) time.Duration {
+	settled := p.set.orders.Runs[p.Name]
+	l := p.Plan.Look(settled, now)
+	p.due = l.Next
+	left := l.Missed
+	if l.Run && left > 0 {
+		left++
+	}
+	if p.Plan.Missed == schedule.Once {
+		left = 0
+	}
+	if settled.IsZero() || left > 0 {
+		p.settle(l.Settled)
+	}
+	if p.queued {
+		p.queued = false
+		left++
+	}
+	if left > 0 {
+		p.skip(p.units[0], fmt.Sprintf("so many runs were due while it waited for %s: %d", p.waits, left))
 	}
 	return l.Again
 }

@@ -2,6 +2,8 @@ package program_test
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -222,5 +224,47 @@ func TestScheduleThatWaits(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	if r.times("start job:0") != n || s.status("job:0").State != supervisor.Stopped {
 		t.Errorf("it runs though it was stopped: %q", r.ledger())
+	}
+}
+
+// A schedule that waits for what a person has stopped says so, and so is told what it leaves
+// out, unless one run makes up for it.
+func TestScheduleWithoutWhatItRequires(t *testing.T) {
+	r := newRig(t)
+	job := r.scheduled("job", done, every(100*time.Millisecond), schedule.Skip, schedule.Never)
+	once := r.scheduled("once", done, every(100*time.Millisecond), schedule.Skip, schedule.Once)
+	job.After, job.Requires = []string{"program.db"}, []string{"program.db"}
+	once.After, once.Requires = job.After, job.Requires
+	s := r.superd(r.script("db", well), job, once)
+	r.soon("both run", func() string { return missing(r, "start job:0") + missing(r, "start once:0") })
+	s.must(s.Stop(t.Context(), false, "db"))
+	st := s.is("job:0", program.Waiting)
+	if st.Reason != "for db, which is stopped" || st.Next.IsZero() || !slices.Contains(s.Problems(), "job:0 is waiting: for db, which is stopped") {
+		t.Errorf("%+v, problems %q", st, s.Problems())
+	}
+	told := func(name string) (n int) {
+		for _, e := range s.heard(program.Skipped) {
+			if e.Process == name && strings.Contains(e.Reason, "while it waited for db, which is stopped: ") {
+				n++
+			}
+		}
+		return n
+	}
+	r.soon("runs are left out, and told", func() string {
+		if n := told("job:0"); n < 2 {
+			return fmt.Sprint(n)
+		}
+		return ""
+	})
+	ran := r.times("start once:0")
+	s.must(s.Start(t.Context(), "db"))
+	r.soon("one makes up", func() string {
+		if r.times("start once:0") == ran {
+			return "not yet"
+		}
+		return ""
+	})
+	if s.is("job:0", program.Scheduled); told("once:0") != 0 {
+		t.Error("what was made up for was left out")
 	}
 }

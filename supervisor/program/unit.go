@@ -208,6 +208,8 @@ func (u *unit) state() supervisor.State {
 		return state
 	case !u.isWanted():
 		return state
+	case u.program.Plan != nil && u.over != Fatal && u.program.waits != "":
+		return Waiting
 	case u.program.Plan != nil && u.over != Fatal:
 		return Scheduled
 	case u.over != "":
