@@ -23,9 +23,11 @@ import (
 // fleet is a daemon whose processes can be started, stopped and written about.
 type fleet struct {
 	fakeDaemon
-	mu2    sync.Mutex
-	states map[string]string
-	slow   chan struct{} // stopping waits for it
+	mu2     sync.Mutex
+	states  map[string]string
+	slow    chan struct{} // stopping waits for it
+	refusal string        // why late does not start
+	last    string        // how what is in backoff has ended
 
 	changes []Change
 	reloads int
@@ -33,7 +35,7 @@ type fleet struct {
 }
 
 func newFleet() *fleet {
-	return &fleet{fakeDaemon: fakeDaemon{typed: make(chan string, 16)}, states: map[string]string{
+	return &fleet{fakeDaemon: fakeDaemon{typed: make(chan string, 16)}, refusal: "it ended at once", states: map[string]string{
 		"shop/fpm": "live", "shop/emails:0": "running", "shop/emails:1": "running",
 		"web:0": "running", "jobs:0": "running", "jobs:1": "stopped", "sick:0": "backoff", "solo:0": "backoff", "late:0": "stopped",
 	}}
@@ -41,8 +43,11 @@ func newFleet() *fleet {
 
 func (f *fleet) process(name string) ProcessStatus {
 	s := ProcessStatus{Name: name, State: f.states[name], Since: time.Now().Add(-3725 * time.Second)}
-	if s.State == "running" {
+	switch {
+	case s.State == "running":
 		s.PID = 4242
+	case s.State == "backoff":
+		s.Last = f.last
 	}
 	if name == "sick:0" {
 		s.Reason, s.Restarts = "could not be started: env X: NOPE is not in the environment", 3
@@ -84,7 +89,7 @@ func (f *fleet) Process(ctx context.Context, o ProcessOrder, by release.By) ([]P
 	case f.states[o.Name] == "":
 		return nil, &Error{Kind: NotFound, Message: "nothing is called so"}
 	case o.Verb == VerbStart && o.Name == "late:0":
-		r.OK, r.Message = false, "it ended at once"
+		r.OK, r.Message = false, f.refusal
 	case o.Verb == VerbStart:
 		f.states[o.Name] = "running"
 	case o.Verb == VerbStop:
@@ -164,7 +169,8 @@ func compatHouse(t *testing.T, rules ...Rule) (*house, *fleet) {
 	f := newFleet()
 	h := &house{t: t, socket: shortDir(t) + "/s.sock", state: t.TempDir(), rules: rules, log: &logged{}, daemon: &f.fakeDaemon, instead: f,
 		naming: func() Naming {
-			return Naming{Groups: map[string]string{"web": "front"}, Names: map[string]string{"solo:0": "solo:solo_07"}}
+			return Naming{Groups: map[string]string{"web": "front"}, Names: map[string]string{"solo:0": "solo:solo_07"},
+				File: func(process, stream string) string { return "/log/" + process + "." + stream }}
 		}}
 	h.start()
 	t.Cleanup(func() { h.stop() })
@@ -440,6 +446,57 @@ func TestSupervisorsMethodsHaveRoles(t *testing.T) {
 	}
 	if _, err := q(Rule{Role: RoleOperate}).call(start); err != nil {
 		t.Errorf("who operates everything starts: %v", err)
+	}
+}
+
+// A panel finds the files of a process, and why it is not up.
+func TestProcessInfoTellsFilesAndReason(t *testing.T) {
+	t.Parallel()
+	h, f := compatHouse(t)
+	const quick = "Exited too quickly (process log may have details)"
+	for last, want := range map[string]string{
+		"": quick, "exit 3 after 5ms": quick, "signal SIGSEGV after 1s": quick,
+		"exec /nowhere/php: no such file or directory": "exec /nowhere/php: no such file or directory",
+		"chdir /nowhere: permission denied":            "chdir /nowhere: permission denied",
+	} {
+		f.mu2.Lock()
+		f.last = last
+		f.mu2.Unlock()
+		info, err := h.rpc("supervisor.getProcessInfo", "solo:solo_07")
+		if members, ok := info.(map[string]any); err != nil || !ok || members["spawnerr"] != want || members["description"] != want {
+			t.Errorf("%q: %v, %v", last, info, err)
+		}
+	}
+	all, err := h.rpc("supervisor.getAllProcessInfo")
+	list, ok := all.([]any)
+	if err != nil || !ok {
+		t.Fatal(all, err)
+	}
+	for _, one := range list {
+		info, _ := one.(map[string]any)
+		if info["name"] != "emails_01" {
+			continue
+		}
+		if info["logfile"] != "/log/shop/emails:1.stdout" || info["stdout_logfile"] != info["logfile"] || info["stderr_logfile"] != "/log/shop/emails:1.stderr" {
+			t.Errorf("files: %v", info)
+		}
+	}
+}
+
+// That a name has "exec" in it is no error of the start.
+func TestStartErrors(t *testing.T) {
+	t.Parallel()
+	h, f := compatHouse(t)
+	for message, want := range map[string]int{
+		"exec /nowhere: no such file or directory": faultSpawnError, "start emails: shop/emails:0: exec php: permission denied": faultSpawnError,
+		"it ended at once": faultAbnormalTermination, "start executor: shop/executor:0: exit 3 after 1ms": faultAbnormalTermination,
+	} {
+		f.mu2.Lock()
+		f.refusal = message
+		f.mu2.Unlock()
+		if _, err := h.rpc("supervisor.startProcess", "late"); asFault(err, "").Code != want {
+			t.Errorf("%q: %v", message, err)
+		}
 	}
 }
 

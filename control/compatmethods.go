@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"superd/control/xmlrpc"
 )
@@ -152,7 +151,7 @@ func (q *request) rpcInfo(p *params) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return one.info(time.Now()), nil
+	return q.info(one), nil
 }
 
 func (q *request) rpcAllInfo(*params) (any, error) {
@@ -162,7 +161,7 @@ func (q *request) rpcAllInfo(*params) (any, error) {
 	}
 	infos := []any{}
 	for _, one := range all {
-		infos = append(infos, one.info(time.Now()))
+		infos = append(infos, q.info(one))
 	}
 	return infos, nil
 }
@@ -379,7 +378,7 @@ func (q *request) done(ctx context.Context, order ProcessOrder, name string) err
 	for _, r := range results {
 		switch {
 		case r.OK:
-		case order.Verb == VerbStart && strings.Contains(r.Message, "exec"):
+		case order.Verb == VerbStart && strings.HasPrefix(r.Message, "exec ") || strings.Contains(r.Message, ": exec "):
 			return fault(faultSpawnError, name)
 		case order.Verb == VerbStart:
 			return fault(faultAbnormalTermination, name)

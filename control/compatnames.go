@@ -20,6 +20,8 @@ import (
 type Naming struct {
 	Groups map[string]string // a program to its group, where it has just one
 	Names  map[string]string // a process, "web:0", to what it was called: "web:web_00"
+
+	File func(process, stream string) string // that its output goes to, "" for none
 }
 
 // The states of supervisord's processes.
@@ -233,7 +235,20 @@ func (q *request) one(p *params) (namedProcess, error) {
 // unborn is how a reason begins that is no exit: the process was never there.
 const unborn = "could not be started: "
 
-// info is the struct of getProcessInfo.
+// info is the struct of getProcessInfo, with the files that the process has.
+func (q *request) info(one namedProcess) map[string]any {
+	info := one.info(time.Now())
+	if q.server.naming == nil {
+		return info
+	}
+	if file := q.server.naming().File; file != nil {
+		out := file(one.order, "stdout")
+		info["logfile"], info["stdout_logfile"], info["stderr_logfile"] = out, out, file(one.order, "stderr")
+	}
+	return info
+}
+
+// info is what the process itself tells.
 func (p namedProcess) info(now time.Time) map[string]any {
 	start, stop := 0, 0
 	if p.begun && !p.since.IsZero() {
@@ -242,19 +257,29 @@ func (p namedProcess) info(now time.Time) map[string]any {
 	if !p.isThere() {
 		stop = start
 	}
-	spawn := ""
-	if p.state == rpcBackoff || p.state == rpcFatal {
-		spawn = "Exited too quickly (process log may have details)"
-		if p.pid == 0 && strings.HasPrefix(p.why, unborn) {
-			spawn = p.why
-		}
-	}
+	spawn := p.spawnError()
 	return map[string]any{
 		"name": p.name, "group": p.group, "start": start, "stop": stop, "now": int(now.Unix()),
 		"state": p.state, "statename": rpcStates[p.state], "spawnerr": spawn, "exitstatus": 0,
 		"logfile": "", "stdout_logfile": "", "stderr_logfile": "", "pid": p.pid,
 		"description": p.describe(now, spawn),
 	}
+}
+
+// spawnError is why it is not up: supervisord's words for a program that ended, and the
+// reason for one that could not be executed, or was ended by superd.
+func (p namedProcess) spawnError() string {
+	if p.state != rpcBackoff && p.state != rpcFatal {
+		return ""
+	}
+	if p.pid == 0 && strings.HasPrefix(p.why, unborn) {
+		return p.why
+	}
+	reason := cmp.Or(p.last, p.why)
+	if reason == "" || strings.HasPrefix(reason, "exit ") || strings.HasPrefix(reason, "signal ") {
+		return "Exited too quickly (process log may have details)"
+	}
+	return reason
 }
 
 // describe is the last column of supervisorctl status.

@@ -55,6 +55,12 @@ func (d *daemon) runCompat(ctx context.Context) error {
 	}
 }
 
+func (d *daemon) naming() control.Naming {
+	n := naming(d.config())
+	n.File = d.output.File
+	return n
+}
+
 // naming is what supervisord's tools call things: a program that is in one group is
 // shown in it, and [compat.names] has the last word.
 func naming(cfg *config.Config) control.Naming {

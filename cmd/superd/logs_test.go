@@ -105,6 +105,25 @@ func begin(t *testing.T, d *daemon, name string) *os.File {
 	return w
 }
 
+// What supervisord's tools are told to be the log of a process is the file that has it.
+func TestFilesForPanels(t *testing.T) {
+	d, pipes := written(t)
+	for name := range pipes {
+		say(t, d, pipes[name], name, "hello")
+		path := d.naming().File(name, "stdout")
+		if text, err := os.ReadFile(path); err != nil || !strings.Contains(string(text), "hello") || d.naming().File(name, "stderr") != "" {
+			t.Errorf("%s in %q: %q %v", name, path, text, err)
+		}
+	}
+	elsewhere := usualOutput
+	elsewhere.Stdout, elsewhere.Stderr = "journal", "file"
+	d.holds.Store(&config.Config{Programs: []config.Program{{Name: "nginx", Log: elsewhere}}})
+	d.logs.obey(d.config())
+	if out, err := d.naming().File("nginx:0", "stdout"), d.naming().File("nginx:0", "stderr"); out != "" || !strings.HasSuffix(err, "/programs/nginx-0.err.log") {
+		t.Errorf("in the journal: %q, %q", out, err)
+	}
+}
+
 func say(t *testing.T, d *daemon, w *os.File, name, line string) {
 	t.Helper()
 	fmt.Fprintln(w, line)

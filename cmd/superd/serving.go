@@ -24,7 +24,7 @@ func (d *daemon) newServer(ctx context.Context) (err error) {
 	if d.socket, err = d.openSocket(ctx, rules); err != nil {
 		return err
 	}
-	d.server = control.NewServer(control.Options{Daemon: d, Events: d.events, Rules: rules, Log: d.log, Naming: func() control.Naming { return naming(d.config()) }})
+	d.server = control.NewServer(control.Options{Daemon: d, Events: d.events, Rules: rules, Log: d.log, Naming: d.naming})
 	d.listenForScrapers(ctx)
 	return nil
 }

@@ -175,6 +175,17 @@ type source struct {
 	apart  bool
 }
 
+// File is where a stream of a name goes now, "" where that is no file. Standard error that
+// goes where the output goes has none of its own.
+func (s *Store) File(name, stream string) string {
+	for _, one := range s.sources(Question{Name: name}) {
+		if one.stream == stream {
+			return one.path
+		}
+	}
+	return ""
+}
+
 // sources are the files that q is about.
 func (s *Store) sources(q Question) []source {
 	set, log := s.settings(q.Name, nil), ""
