@@ -50,6 +50,11 @@ func (f *Fleet) Start(ctx context.Context, name string) error {
 	return nil
 }
 
+// NotUp is why a worker that was to be started is not up.
+type NotUp string
+
+func (e NotUp) Error() string { return string(e) }
+
 // isUp tells whether a slot has a worker that is well, or why it will not have one soon.
 func (p *pool) isUp(slot int) (bool, error) {
 	stay := p.staying(slot)
@@ -57,15 +62,15 @@ func (p *pool) isUp(slot int) (bool, error) {
 	case p.fleet.closing:
 		return false, release.ErrStopping
 	case p.stopped[slot]:
-		return false, fmt.Errorf("%s was stopped meanwhile", p.slotName(slot))
+		return false, NotUp(p.slotName(slot) + " was stopped meanwhile")
 	case !p.wants(slot), slices.ContainsFunc(stay, func(w *worker) bool { return w.proved }):
 		return true, nil
 	case len(stay) == 0 && !p.moving:
-		return false, fmt.Errorf("%s is wanted, and there is no release yet that it can run on", p.slotName(slot))
+		return false, NotUp(p.slotName(slot) + " is wanted, and there is no release yet that it can run on")
 	}
 	for _, w := range stay {
 		if w.failed != "" {
-			return false, fmt.Errorf("%s: %s", w.name(), w.failed)
+			return false, NotUp(w.name() + ": " + w.failed)
 		}
 		if w.isHeldUp() {
 			return false, w.errHeldUp()

@@ -170,7 +170,7 @@ func (w *worker) isHeldUp() bool {
 }
 
 func (w *worker) errHeldUp() error {
-	return fmt.Errorf("%s cannot start: the worker before it does not end, not even by SIGKILL", w.name())
+	return NotUp(w.name() + " cannot start: the worker before it does not end, not even by SIGKILL")
 }
 
 // retire tells it to go, once; a second time does nothing.

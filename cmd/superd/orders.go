@@ -156,6 +156,7 @@ func resultOf(name, state string, err error) control.ProcessResult {
 // kindOf is what sort of error it is that an order was not carried out.
 func kindOf(err error) control.Kind {
 	_, failed := errors.AsType[release.Explained](err)
+	_, notUp := errors.AsType[workers.NotUp](err)
 	switch kind := control.KindOf(err); {
 	case kind != control.Internal:
 		return kind
@@ -167,7 +168,7 @@ func kindOf(err error) control.Kind {
 		return control.Rejected
 	case errors.Is(err, program.ErrOverruled), errors.Is(err, supervisor.ErrNotRunning):
 		return control.Conflict
-	case errors.Is(err, program.ErrNotUp), errors.Is(err, supervisor.ErrUnkillable), failed:
+	case errors.Is(err, program.ErrNotUp), errors.Is(err, supervisor.ErrUnkillable), failed, notUp:
 		return control.Degraded
 	}
 	return control.Internal

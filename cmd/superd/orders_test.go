@@ -22,7 +22,7 @@ func TestKindOfResult(t *testing.T) {
 		control.NotFound:    {fmt.Errorf("web: %w", program.ErrUnknown)},
 		control.Rejected:    {program.ErrImpossible, &control.Error{Kind: control.Rejected}},
 		control.Conflict:    {errors.Join(nil, program.ErrOverruled), fmt.Errorf("signal: %w", supervisor.ErrNotRunning), release.ErrBusy},
-		control.Degraded:    {errors.Join(nil, program.ErrNotUp), fmt.Errorf("stop: %w", supervisor.ErrUnkillable), failed, &workers.Failure{}},
+		control.Degraded:    {errors.Join(nil, program.ErrNotUp), fmt.Errorf("stop: %w", supervisor.ErrUnkillable), failed, &workers.Failure{}, fmt.Errorf("start: %w", workers.NotUp("it dies"))},
 		control.Unreachable: {program.ErrStopping},
 		control.StillGoing:  {fmt.Errorf("stop: %w", context.Canceled)},
 		control.Internal:    {errors.New("what nobody knows")},
