@@ -37,7 +37,7 @@ type fleet struct {
 func newFleet() *fleet {
 	return &fleet{fakeDaemon: fakeDaemon{typed: make(chan string, 16)}, refusal: "it ended at once", states: map[string]string{
 		"shop/fpm": "live", "shop/emails:0": "running", "shop/emails:1": "running",
-		"web:0": "running", "jobs:0": "running", "jobs:1": "stopped", "sick:0": "backoff", "solo:0": "backoff", "late:0": "stopped",
+		"web:0": "running", "jobs:0": "running", "jobs:1": "stopped", "solo:0": "backoff", "late:0": "stopped",
 	}}
 }
 
@@ -48,9 +48,6 @@ func (f *fleet) process(name string) ProcessStatus {
 		s.PID = 4242
 	case s.State == "backoff":
 		s.Last = f.last
-	}
-	if name == "sick:0" {
-		s.Reason, s.Restarts = "could not be started: env X: NOPE is not in the environment", 3
 	}
 	return s
 }
@@ -65,7 +62,7 @@ func (f *fleet) Status(context.Context) (Status, error) {
 	s.Apps = []AppStatus{{Name: "shop", FPM: &FPMStatus{Name: "shop/fpm", Generations: []GenerationStatus{
 		{State: "draining", PID: 99, Generation: release.Generation{Number: 1}}, {State: f.states["shop/fpm"], PID: 100, Since: time.Now()},
 	}}, Pools: []PoolStatus{{Name: "shop/emails", Workers: []ProcessStatus{worker("0"), old, worker("1")}}}}}
-	for _, name := range []string{"web:0", "jobs:0", "jobs:1", "solo:0", "late:0", "sick:0", "fresh:0"} {
+	for _, name := range []string{"web:0", "jobs:0", "jobs:1", "solo:0", "late:0", "fresh:0"} {
 		if f.states[name] != "" {
 			s.Programs = append(s.Programs, f.process(name))
 		}
@@ -267,7 +264,6 @@ func TestSupervisorctl(t *testing.T) {
 		{"status front:web", 0, "front:web                        RUNNING   pid 4242, uptime 1:02:05\n"},
 		{"status solo:*", 0, "solo:solo_07                     BACKOFF   Exited too quickly (process log may have details)\n"},
 		{"status shop:*", 0, "shop:emails_00                   RUNNING   pid 4242, uptime 1:02:05\nshop:emails_01                   RUNNING   pid 4242, uptime 1:02:05\nshop:fpm                         RUNNING   pid 100, uptime 0:00:0"},
-		{"status sick", 0, "sick                             BACKOFF   could not be started: env X: NOPE is not in the environment\n"},
 		{"status late", 3, "late                             STOPPED   Not started\n"},
 		{"status nobody", 4, "nobody: ERROR (no such process)\n"},
 		{"start jobs:*", 0, "jobs:jobs_01: started\n"},
@@ -309,6 +305,15 @@ func TestFPMThatCannotBeStarted(t *testing.T) {
 	p := fpmProcess(AppStatus{Name: "shop", FPM: &FPMStatus{Generations: []GenerationStatus{{State: "live", Reason: why}}}})
 	if info := p.info(time.Now()); info["statename"] != "BACKOFF" || info["spawnerr"] != why {
 		t.Errorf("%v", info)
+	}
+	for _, want := range []string{why, "Exited too quickly (process log may have details)"} {
+		reason := why
+		if want != why {
+			reason = "exit 3 after 20ms"
+		}
+		if info := fromStatus(ProcessStatus{Name: "web:0", State: "backoff", Reason: reason}).info(time.Now()); info["spawnerr"] != want {
+			t.Errorf("%v", info)
+		}
 	}
 }
 
