@@ -108,7 +108,9 @@ func (g grant) see(s Status) Status {
 	s.Programs, s.Problems = nil, nil
 	s.Apps = slices.DeleteFunc(slices.Clone(s.Apps), func(a AppStatus) bool { return !g.sees(a.Name) })
 	for _, a := range s.Apps {
-		s.Problems = append(s.Problems, a.Problems...)
+		for _, p := range a.Problems {
+			s.Problems = append(s.Problems, a.problem(p))
+		}
 	}
 	s.Healthy = len(s.Problems) == 0
 	return s

@@ -40,7 +40,13 @@ func (q *request) status() error {
 		return err
 	}
 	status.Seq = seq
-	return q.answer(http.StatusOK, q.grant.see(status))
+	status = q.grant.see(status)
+	if names := q.http.URL.Query()["name"]; len(names) > 0 {
+		if status, err = q.only(status, names); err != nil {
+			return err
+		}
+	}
+	return q.answer(http.StatusOK, status)
 }
 
 func (q *request) releases() error {

@@ -21,11 +21,19 @@ func (q *request) clearLog() error {
 	if err := q.take(&struct{}{}); err != nil {
 		return err
 	}
-	results, err := q.server.daemon.ClearLog(q.http.Context(), q.name, q.by())
+	names, err := q.callees(RoleOperate)
 	if err != nil {
 		return err
 	}
-	return q.answer(http.StatusOK, orEmpty(results))
+	var all []ProcessResult
+	for _, name := range names {
+		results, err := q.server.daemon.ClearLog(q.http.Context(), name, q.by())
+		if err != nil {
+			return err
+		}
+		all = append(all, results...)
+	}
+	return q.answer(http.StatusOK, orEmpty(all))
 }
 
 func (q *request) input() error {
@@ -36,7 +44,11 @@ func (q *request) input() error {
 	if body.Text == "" {
 		return wrongBody("text is missing", &body)
 	}
-	if err := q.server.daemon.Input(q.http.Context(), q.name, body.Text, q.by()); err != nil {
+	name, err := q.callee(RoleOperate)
+	if err != nil {
+		return err
+	}
+	if err := q.server.daemon.Input(q.http.Context(), name, body.Text, q.by()); err != nil {
 		return err
 	}
 	return q.answer(http.StatusOK, Done{"written"})
@@ -50,7 +62,11 @@ func (q *request) attach() error {
 		return err
 	}
 	defer leave()
-	err = q.server.daemon.Attach(q.http.Context(), q.name, func(b []byte) error {
+	name, err := q.callee(RoleRead)
+	if err != nil {
+		return err
+	}
+	err = q.server.daemon.Attach(q.http.Context(), name, func(b []byte) error {
 		if !q.begun {
 			q.begun = true
 			q.w.Header().Set("Content-Type", bytesType)

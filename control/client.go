@@ -76,8 +76,16 @@ func connect(fd int, socket string) error {
 }
 
 // Status is everything that there is to see.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	return call[Status](ctx, c, http.MethodGet, "/v1/status", nil)
+func (c *Client) Status(ctx context.Context) (Status, error) { return c.StatusOf(ctx) }
+
+// StatusOf is what the names mean of it, and whether that is well; without a name it is
+// everything.
+func (c *Client) StatusOf(ctx context.Context, names ...string) (Status, error) {
+	path := "/v1/status"
+	if len(names) > 0 {
+		path += "?" + url.Values{"name": names}.Encode()
+	}
+	return call[Status](ctx, c, http.MethodGet, path, nil)
 }
 
 // Health tells whether everything is as it should be. That it is not is no error.

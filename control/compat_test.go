@@ -48,6 +48,7 @@ func (f *fleet) process(name string) ProcessStatus {
 		s.PID = 4242
 	case s.State == "backoff":
 		s.Last = f.last
+		s.Problem = name + " is backoff"
 	}
 	return s
 }
@@ -62,12 +63,27 @@ func (f *fleet) Status(context.Context) (Status, error) {
 	s.Apps = []AppStatus{{Name: "shop", FPM: &FPMStatus{Name: "shop/fpm", Generations: []GenerationStatus{
 		{State: "draining", PID: 99, Generation: release.Generation{Number: 1}}, {State: f.states["shop/fpm"], PID: 100, Since: time.Now()},
 	}}, Pools: []PoolStatus{{Name: "shop/emails", Workers: []ProcessStatus{worker("0"), old, worker("1")}}}}}
+	s.Problems = []string{"the disk is full"}
 	for _, name := range []string{"web:0", "jobs:0", "jobs:1", "solo:0", "late:0", "fresh:0"} {
+		if f.states[name] == "backoff" {
+			s.Problems = append(s.Problems, name+" is backoff")
+		}
 		if f.states[name] != "" {
 			s.Programs = append(s.Programs, f.process(name))
 		}
 	}
 	return s, nil
+}
+
+func (f *fleet) Meaning(name string) []string {
+	f.mu2.Lock()
+	defer f.mu2.Unlock()
+	for process := range f.states {
+		if Match(name, process) {
+			return []string{name}
+		}
+	}
+	return map[string][]string{"backend": {"shop", "solo"}, "empty": {"none"}}[name]
 }
 
 func (f *fleet) Process(ctx context.Context, o ProcessOrder, by release.By) ([]ProcessResult, error) {
@@ -147,6 +163,7 @@ func TestRereadAndUpdate(t *testing.T) {
 }
 
 func (f *fleet) Logs(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
+	f.note("logs %s", strings.Join(append([]string{q.Name}, q.More...), " "))
 	if q.Stream == "stderr" {
 		return nil
 	}
@@ -260,6 +277,9 @@ func TestSupervisorctl(t *testing.T) {
 		{"pid", 0, fmt.Sprintf("%d\n", os.Getpid())},
 		{"pid shop:fpm", 0, "100\n"},
 		{"pid late", 7, "0\n"},
+		{"pid jobs:0", 0, "4242\n"},
+		{"pid shop/emails:0", 0, "4242\n"},
+		{"tail -7 shop/emails:0", 0, "rüße\n\n"},
 		{"pid nobody", 1, "No such process nobody\n"},
 		{"status front:web", 0, "front:web                        RUNNING   pid 4242, uptime 1:02:05\n"},
 		{"status solo:*", 0, "solo:solo_07                     BACKOFF   Exited too quickly (process log may have details)\n"},
@@ -320,7 +340,14 @@ func TestFPMThatCannotBeStarted(t *testing.T) {
 func TestSupervisorctlFollows(t *testing.T) {
 	t.Parallel()
 	h, _ := compatHouse(t)
-	cmd := exec.CommandContext(t.Context(), "supervisorctl", "-c", ctlConf(t), "-s", "unix://"+h.socket, "tail", "-f", "front:web")
+	for name, line := range map[string]string{"front:web": "web:0 line 2", "web:0": "web:0 line 2", "shop/emails:1": "shop/emails:1 line 2"} {
+		supervisorctlFollows(t, h, name, line)
+	}
+}
+
+func supervisorctlFollows(t *testing.T, h *house, name, line string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "supervisorctl", "-c", ctlConf(t), "-s", "unix://"+h.socket, "tail", "-f", name)
 	cmd.Env = append(os.Environ(), "PYTHONWARNINGS=ignore", "LANG=C.UTF-8", "PYTHONUNBUFFERED=1")
 	out := &logged{}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -328,7 +355,7 @@ func TestSupervisorctlFollows(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := func() string { out.mu.Lock(); defer out.mu.Unlock(); return out.text.String() }
-	eventually(t, "the lines of tail -f", func() bool { return strings.Contains(text(), "web:0 line 2") })
+	eventually(t, "the lines of tail -f", func() bool { return strings.Contains(text(), line) })
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Error(err)
 	}

@@ -160,7 +160,10 @@ func (q *request) rpcClearAll(*params) (any, error) {
 // /logtail/NAME/stdout. It begins with the last lines.
 func (q *request) tail() error {
 	path := strings.TrimPrefix(q.http.URL.Path, logtail)
-	name, channel, ok := strings.Cut(path, "/")
+	name, channel, ok := path, "", false
+	if at := strings.LastIndexByte(path, '/'); at >= 0 { // a name may have slashes
+		name, channel, ok = path[:at], path[at+1:], true
+	}
 	if q.http.URL.Path == mainLogtail {
 		return &Error{Kind: NotFound, Message: "superd's own log is where its output goes, such as journalctl -u superd"}
 	}

@@ -102,11 +102,15 @@ func (q *request) processes() ([]namedProcess, error) {
 	if err != nil {
 		return nil, err
 	}
+	return q.named(q.grant.see(status)), nil
+}
+
+func (q *request) named(s Status) []namedProcess {
 	var naming Naming
 	if q.server.naming != nil {
 		naming = q.server.naming()
 	}
-	return named(q.grant.see(status), naming), nil
+	return named(s, naming)
 }
 
 func named(s Status, naming Naming) []namedProcess {
@@ -200,6 +204,7 @@ func fpmProcess(a AppStatus) namedProcess {
 }
 
 // meant is what a name of supervisord's means: one process, or with "group:*" a group.
+// What superd itself calls a process is taken where nothing else is called so.
 func meant(all []namedProcess, name string) ([]namedProcess, bool, error) {
 	group, process, grouped := strings.Cut(name, ":")
 	if !grouped {
@@ -211,6 +216,9 @@ func meant(all []namedProcess, name string) ([]namedProcess, bool, error) {
 		if p.group == group && (whole || p.name == process) {
 			found = append(found, p)
 		}
+	}
+	if at := slices.IndexFunc(all, func(p namedProcess) bool { return p.order == name }); len(found) == 0 && at >= 0 {
+		return all[at : at+1], false, nil
 	}
 	if len(found) == 0 {
 		return nil, false, fault(faultBadName, name)

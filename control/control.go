@@ -40,6 +40,9 @@ type Daemon interface {
 	Hold(ctx context.Context, app, reason string, by release.By) error
 	Resume(ctx context.Context, app string, by release.By) error
 
+	// Meaning is what a name or a pattern means, as patterns for Match: itself, the members
+	// of a group, or nothing. What it means may have no process.
+	Meaning(name string) []string
 	// Process does one thing to every process that the order's name matches, and
 	// returns when it is done, or known not to be, for each of them. A name that
 	// matches nothing is an error of kind NotFound.

@@ -302,6 +302,8 @@ func (d *fakeDaemon) Status(context.Context) (Status, error) {
 	}, nil
 }
 
+func (d *fakeDaemon) Meaning(name string) []string { return []string{name} }
+
 func (d *fakeDaemon) known(app string) error {
 	if app != "shop" && app != "blog" {
 		return noApp(app)

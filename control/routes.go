@@ -29,7 +29,7 @@ func (r route) parameters() []string {
 // needed for that app, for one with {name...} for the app that the name is in.
 var routes = []route{
 	{"GET", "/v1/health", RoleAny, (*request).health},
-	{"GET", "/v1/status", RoleRead, (*request).status},
+	{"GET", "/v1/status?name", RoleRead, (*request).status},
 	{"GET", "/v1/metrics", RoleRead, (*request).metrics},
 	{"GET", "/v1/events?since&follow", RoleRead, (*request).events},
 	{"GET", "/v1/logs/{name...}?lines&follow&stream&since&until&mark", RoleRead, (*request).logs},

@@ -272,7 +272,7 @@ func TestLogs(t *testing.T) {
 	h := newHouse(t)
 	gone := make(chan error, 1)
 	h.daemon.wrote = func(ctx context.Context, q LogQuery, emit func(LogLine) error) error {
-		if (q != LogQuery{Name: "shop/emails", Lines: 3, Follow: q.Follow, Stream: "stderr"}) {
+		if !reflect.DeepEqual(q, LogQuery{Name: "shop/emails", More: q.More, Lines: 3, Follow: q.Follow, Stream: "stderr"}) {
 			return &Error{Kind: Usage, Message: fmt.Sprintf("got %+v", q)}
 		}
 		for n := range q.Lines {

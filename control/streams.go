@@ -175,6 +175,11 @@ func (q *request) logs() error {
 		}
 		defer leave()
 	}
+	names, err := q.callees(RoleRead)
+	if err != nil {
+		return err
+	}
+	query.Name, query.More = names[0], names[1:]
 	err = q.server.daemon.Logs(q.http.Context(), query, q.logLine)
 	if q.http.Context().Err() != nil || errors.Is(err, context.Canceled) {
 		return nil

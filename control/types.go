@@ -22,6 +22,7 @@ type Status struct {
 	Problems []string        `json:"problems,omitempty"`
 	Apps     []AppStatus     `json:"apps,omitempty"`
 	Programs []ProcessStatus `json:"programs,omitempty"`
+	Unknown  []string        `json:"unknown,omitempty"` // names that were asked for and mean nothing
 }
 
 // An AppState is an app in one word.
@@ -63,7 +64,8 @@ type FPMStatus struct {
 	Name        string             `json:"name"` // "shop/fpm"
 	Listen      string             `json:"listen"`
 	Generations []GenerationStatus `json:"generations,omitempty"`
-	Former      []FormerListen     `json:"former,omitempty"` // addresses of before, which are still open
+	Former      []FormerListen     `json:"former,omitempty"`  // addresses of before, which are still open
+	Problem     string             `json:"problem,omitempty"` // as among those of the app
 }
 
 // FormerListen is where the web server connected before listen was changed. It is
@@ -116,6 +118,7 @@ type PoolStatus struct {
 	Running  int             `json:"running"`  // proven, of the live release
 	Draining int             `json:"draining"` // told to go, with a job in hand
 	Workers  []ProcessStatus `json:"workers,omitempty"`
+	Problem  string          `json:"problem,omitempty"` // as among those of the app
 }
 
 // ProcessStatus is one worker or one program.
@@ -136,6 +139,7 @@ type ProcessStatus struct {
 	StatusText string    `json:"status_text,omitempty"` // what it says of itself by STATUS=
 	Reloading  bool      `json:"reloading,omitempty"`   // it has said that it reads its configuration anew
 	NextRun    time.Time `json:"next_run,omitzero"`     // of a program with a schedule
+	Problem    string    `json:"problem,omitempty"`     // of a program, as among those of all
 	Consumption
 }
 
@@ -257,9 +261,10 @@ type ProcessResult struct {
 // LogQuery asks for what processes wrote.
 type LogQuery struct {
 	Name   string
-	Lines  int    // of the past, for each process
-	Follow bool   // and what is to come
-	Stream string // stdout, stderr or "" for both
+	More   []string // names beside it; the server fills it where one name means several
+	Lines  int      // of the past, for each process
+	Follow bool     // and what is to come
+	Stream string   // stdout, stderr or "" for both
 
 	// Since and Until are when the lines were written; zero: no limit. With Follow
 	// there is no Until.

@@ -287,3 +287,18 @@ func TestHabitsHaveNoJSON(t *testing.T) {
 		}
 	}
 }
+
+// superd's own names are taken where supervisord's are.
+func TestHabitsTakeOurNames(t *testing.T) {
+	t.Parallel()
+	socket := superd(t, &fakeDaemon{apps: []string{"shop"}})
+	for line, want := range map[string]string{
+		"pid shop/emails:0": "101\n", "pid shop:emails_00": "101\n", "tail shop/emails:0": "one\ntwo\n\n",
+		"--compat status shop/emails:0": "shop:emails_00                   RUNNING   pid 101", "--compat clear shop/fpm": "shop/fpm: cleared\n",
+	} {
+		got := run(t, false, append([]string{"--socket", socket}, strings.Fields(line)...)...)
+		if got.code != 0 || !strings.HasPrefix(got.out, want) {
+			t.Errorf("%s: exit %d, %q", line, got.code, got.out)
+		}
+	}
+}

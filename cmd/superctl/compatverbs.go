@@ -46,6 +46,11 @@ func (t *theirs) status(ctx context.Context, arg string) error {
 			matching := slices.DeleteFunc(slices.Clone(all), func(i processInfo) bool {
 				return i.group != group || process != "" && i.name != process
 			})
+			if len(matching) == 0 && process != "" { // it may be superd's own name
+				if value, err := t.call(ctx, "getProcessInfo", name); err == nil {
+					matching = []processInfo{infoOf(value)}
+				}
+			}
 			switch {
 			case len(matching) == 0 && process == "":
 				t.say("%s: ERROR (no such group)", group)

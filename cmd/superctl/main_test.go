@@ -28,6 +28,7 @@ type fakeDaemon struct {
 
 	mu       sync.Mutex
 	draining int
+	problem  string // of the program loop
 	orders   []control.ProcessOrder
 	hang     bool // a switch never ends
 	typed    chan string
@@ -47,8 +48,24 @@ func (f *fakeDaemon) Status(context.Context) (control.Status, error) {
 			}}},
 		})
 	}
+	if f.problem != "" {
+		s.Programs = append(s.Programs, control.ProcessStatus{Name: "loop:0", Problem: f.problem})
+		s.Problems, s.Healthy = []string{f.problem}, false
+	}
 	f.draining = max(0, f.draining-1)
 	return s, nil
+}
+
+func (f *fakeDaemon) Meaning(name string) []string {
+	for _, app := range f.apps {
+		if control.Match(name, app+"/emails:0") || control.Match(name, app+"/fpm") {
+			return []string{name}
+		}
+	}
+	if f.problem != "" && name == "loop" {
+		return []string{name}
+	}
+	return nil
 }
 
 func (f *fakeDaemon) Releases(context.Context, string) ([]control.ReleaseInfo, error) {
@@ -448,6 +465,20 @@ func TestStateSaysWhy(t *testing.T) {
 	}}}})
 	if got := rows[0][1]; got != "backoff (could not be started: no such user)" {
 		t.Errorf("of a worker: %q", got)
+	}
+}
+
+// What was asked for is shown, and whether that is well; a name that means nothing is told.
+func TestStatusOfNames(t *testing.T) {
+	socket := superd(t, &fakeDaemon{apps: []string{"shop"}, problem: "loop:0 is backoff"})
+	for args, code := range map[string]int{"": 4, "loop": 4, "shop/emails": 0, "shop/emails nosuch": 10, "nosuch": 10} {
+		got := run(t, false, append([]string{"--socket", socket, "status"}, strings.Fields(args)...)...)
+		if got.code != code || strings.Contains(got.out, "! loop:0") != (code == 4) || strings.Contains(got.out, "emails:0") != (args == "" || strings.HasPrefix(args, "shop")) {
+			t.Errorf("status %s: exit %d, want %d\n%s", args, got.code, code, got.out)
+		}
+		if strings.Contains(got.talk, "nothing is called nosuch") != (code == 10) {
+			t.Errorf("status %s says %s", args, got.talk)
+		}
 	}
 }
 

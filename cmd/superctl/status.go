@@ -15,17 +15,18 @@ import (
 func (c *cli) statusCommand() *cobra.Command {
 	var stale bool
 	cmd := &cobra.Command{
-		Use: "status [NAME…]", Short: "show what runs; exits 4 when something is not as desired",
+		Use: "status [NAME…]", Short: "show what runs; exits 4 when something of it is not as desired",
+		Long: named("show what runs, all or what is named; exits 4 when something of that, or superd itself, is not as desired"),
 		Args: arguments(0, -1, "names"), ValidArgsFunction: c.completeProcesses,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			status, err := c.client().Status(cmd.Context())
+			status, err := c.client().StatusOf(cmd.Context(), args...)
 			if err != nil {
 				return err
 			}
-			if len(args) > 0 && !anyMatches(status, args) {
-				return &control.Error{Kind: control.NotFound, Message: fmt.Sprintf("nothing is called %s", args[0]), Hint: "superctl status lists all names"}
+			if stale {
+				status = onlyStale(status)
 			}
-			return c.showStatus(narrow(status, args, stale))
+			return c.showStatus(status)
 		},
 	}
 	cmd.Flags().BoolVar(&stale, "stale", false, "only processes of another release than the live one")
@@ -40,7 +41,10 @@ func (c *cli) showStatus(s control.Status) error {
 	} else if err := c.statusText(s); err != nil {
 		return err
 	}
-	if !s.Healthy {
+	switch {
+	case len(s.Unknown) > 0:
+		return control.NotCalled(s.Unknown)
+	case !s.Healthy:
 		return exit(control.Degraded.Exit())
 	}
 	return nil
@@ -161,70 +165,34 @@ func pid(n int) string {
 
 func percent(cpu float64) string { return fmt.Sprintf("%.1f%%", cpu) }
 
-// narrow leaves only what was asked for.
-func narrow(s control.Status, names []string, stale bool) control.Status {
-	if len(names) == 0 && !stale {
-		return s
-	}
-	wanted := func(name string, old bool) bool { return (len(names) == 0 || matches(names, name)) && (!stale || old) }
+// onlyStale leaves what runs another release than the live one.
+func onlyStale(s control.Status) control.Status {
 	var apps []control.AppStatus
 	for _, a := range s.Apps {
-		if kept, some := narrowApp(a, wanted); some || matches(names, a.Name) {
-			apps = append(apps, kept)
+		if stale := staleOf(a); stale.FPM != nil || len(stale.Pools) > 0 {
+			apps = append(apps, stale)
 		}
 	}
-	s.Apps = apps
-	s.Programs = slices.DeleteFunc(slices.Clone(s.Programs), func(p control.ProcessStatus) bool { return !wanted(p.Name, false) })
+	s.Apps, s.Programs = apps, nil
 	return s
 }
 
-func narrowApp(a control.AppStatus, wanted func(name string, old bool) bool) (control.AppStatus, bool) {
-	some := false
+func staleOf(a control.AppStatus) control.AppStatus {
 	if a.FPM != nil {
 		fpm := *a.FPM
-		fpm.Generations = nil
-		for _, g := range a.FPM.Generations {
-			if wanted(fpm.Name, a.Live == nil || g.Number != a.Live.Number) {
-				fpm.Generations, some = append(fpm.Generations, g), true
-			}
-		}
+		fpm.Generations = slices.DeleteFunc(slices.Clone(fpm.Generations), func(g control.GenerationStatus) bool { return a.Live != nil && g.Number == a.Live.Number })
 		a.FPM = &fpm
-		if !wanted(fpm.Name, false) && len(fpm.Generations) == 0 {
+		if len(fpm.Generations) == 0 {
 			a.FPM = nil
 		}
 	}
-	pools := a.Pools
-	a.Pools = nil
-	for _, p := range pools {
-		workers := p.Workers
-		p.Workers = nil
-		for _, w := range workers {
-			if wanted(w.Name, w.Stale) {
-				p.Workers, some = append(p.Workers, w), true
-			}
-		}
+	var pools []control.PoolStatus
+	for _, p := range a.Pools {
+		p.Workers = slices.DeleteFunc(slices.Clone(p.Workers), func(w control.ProcessStatus) bool { return !w.Stale })
 		if len(p.Workers) > 0 {
-			a.Pools = append(a.Pools, p)
+			pools = append(pools, p)
 		}
 	}
-	return a, some
-}
-
-func matches(patterns []string, name string) bool {
-	for _, p := range patterns {
-		if control.Match(p, name) {
-			return true
-		}
-	}
-	return false
-}
-
-func anyMatches(s control.Status, patterns []string) bool {
-	for _, a := range s.Apps {
-		_, some := narrowApp(a, func(name string, _ bool) bool { return matches(patterns, name) })
-		if some || matches(patterns, a.Name) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(s.Programs, func(p control.ProcessStatus) bool { return matches(patterns, p.Name) })
+	a.Pools = pools
+	return a
 }

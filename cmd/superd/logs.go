@@ -108,7 +108,7 @@ func (r *logRules) target(place, name string, labels map[string]string) output.T
 
 // Logs are the last lines, and those to come, of what a name means.
 func (d *daemon) Logs(ctx context.Context, q control.LogQuery, emit func(control.LogLine) error) error {
-	names, err := d.logNames(q.Name)
+	names, err := d.logNames(append([]string{q.Name}, q.More...)...)
 	if err != nil {
 		return err
 	}
@@ -149,19 +149,30 @@ func logLine(l output.Line) control.LogLine {
 	return control.LogLine{Process: l.Name, Stream: l.Stream, Line: l.Text, At: l.At}
 }
 
-// logNames are the processes that a name means: those that there are, whether they have
+// logNames are the processes that names mean: those that there are, whether they have
 // written yet or not, and those that were and have written. A program may have none.
-func (d *daemon) logNames(pattern string) ([]string, error) {
-	meaning := d.meaning(pattern)
-	patterns := append(slices.Clone(meaning), pattern)
-	names := slices.DeleteFunc(append(d.processNames(), d.output.Names()...), func(name string) bool {
-		return !slices.ContainsFunc(patterns, func(p string) bool { return control.Match(p, name) })
-	})
-	if len(names)+len(meaning) == 0 {
-		return nil, unknownName(pattern)
+func (d *daemon) logNames(patterns ...string) ([]string, error) {
+	var names []string
+	all := append(d.processNames(), d.output.Names()...)
+	for _, pattern := range patterns {
+		meaning := d.Meaning(pattern)
+		own := matching(all, append(slices.Clone(meaning), pattern))
+		if len(own)+len(meaning) == 0 {
+			return nil, unknownName(pattern)
+		}
+		names = append(names, own...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
+}
+
+func matching(all, patterns []string) (names []string) {
+	for _, name := range all {
+		if slices.ContainsFunc(patterns, func(p string) bool { return control.Match(p, name) }) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // processNames are all processes that there are, or are to be.

@@ -31,16 +31,16 @@ func (t target) isFPM() bool { return t.app != nil && t.own == "fpm" && t.app.fp
 // targets are what a name or a pattern means, as whole pools wherever it means all of
 // a pool: a pool is restarted in batches, workers one by one are not.
 func (d *daemon) targets(pattern string) (all []target) {
-	for _, one := range d.meaning(pattern) {
+	for _, one := range d.Meaning(pattern) {
 		all = append(all, d.named(one)...)
 	}
 	return all
 }
 
-// meaning is what a name or a pattern means: itself, the members of a group, or nothing.
+// Meaning is what a name or a pattern means: itself, the members of a group, or nothing.
 // A name is that of a group only where nothing else is called so: what an app is called
 // is never taken for one, for who may operate that app need not be allowed more.
-func (d *daemon) meaning(pattern string) []string {
+func (d *daemon) Meaning(pattern string) []string {
 	if len(d.named(pattern)) > 0 {
 		return []string{pattern}
 	}

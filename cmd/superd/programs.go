@@ -225,7 +225,7 @@ func (d *daemon) programStatus() []control.ProcessStatus {
 	for _, s := range d.programs.Status() {
 		all = append(all, control.ProcessStatus{
 			Name: s.Name, Program: s.Program, State: string(s.State), Reason: s.Reason, PID: s.PID, Since: s.Since,
-			Restarts: s.Restarts, Last: s.Last, StatusText: s.Text, Reloading: s.Reloading, NextRun: s.Next,
+			Restarts: s.Restarts, Last: s.Last, StatusText: s.Text, Reloading: s.Reloading, NextRun: s.Next, Problem: s.Problem,
 		})
 	}
 	return all

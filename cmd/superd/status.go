@@ -103,7 +103,8 @@ func (a *app) webStatus(ctx context.Context, s *control.AppStatus, shot release.
 		})
 	}
 	if !serves && !shot.Live.IsZero() && !shot.Settling && !a.webDown.Load() {
-		s.Problems = append(s.Problems, because(name+" does not serve", why))
+		s.FPM.Problem = because(name+" does not serve", why)
+		s.Problems = append(s.Problems, s.FPM.Problem)
 	}
 }
 
@@ -141,10 +142,11 @@ func (a *app) poolStatus(s *control.AppStatus, shot release.Snapshot) {
 			why = cmp.Or(why, w.Reason)
 			pool.Workers = append(pool.Workers, workerStatus(a.name, p.Name, w, shot))
 		}
-		s.Pools = append(s.Pools, pool)
 		if shot.Current == nil && !shot.Settling && !shot.Live.IsZero() && p.Running < p.Wanted {
-			s.Problems = append(s.Problems, because(fmt.Sprintf("%s has %d of %d workers", pool.Name, p.Running, p.Wanted), why))
+			pool.Problem = because(fmt.Sprintf("%s has %d of %d workers", pool.Name, p.Running, p.Wanted), why)
+			s.Problems = append(s.Problems, pool.Problem)
 		}
+		s.Pools = append(s.Pools, pool)
 	}
 }
 

@@ -106,6 +106,7 @@ type Status struct {
 
 	Text      string // what it says of itself by STATUS=
 	Reloading bool   // it has said that it reads its configuration anew
+	Problem   string // that it is not as it is wanted, for people; "": it is
 }
 
 // comesAfter tells whether p starts after, and so stops before, program q.

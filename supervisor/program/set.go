@@ -372,14 +372,9 @@ func (s *Set) tell(e Event) {
 func (s *Set) Problems() []string {
 	var all []string
 	for _, st := range s.Status() {
-		if !st.isProblem() {
-			continue
+		if st.Problem != "" {
+			all = append(all, st.Problem)
 		}
-		text := st.Name + " is " + string(st.State)
-		if why := cmp.Or(st.Reason, st.Last); why != "" {
-			text += ": " + why
-		}
-		all = append(all, text)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -387,6 +382,17 @@ func (s *Set) Problems() []string {
 		all = append(all, fmt.Sprintf("what was ordered of programs will be forgotten when the machine starts again: %v", s.forgets))
 	}
 	return all
+}
+
+func (st Status) problem() string {
+	if !st.isProblem() {
+		return ""
+	}
+	text := st.Name + " is " + string(st.State)
+	if why := cmp.Or(st.Reason, st.Last); why != "" {
+		text += ": " + why
+	}
+	return text
 }
 
 // isProblem tells a process that is not as it is wanted from one that is. One that is on

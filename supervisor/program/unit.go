@@ -255,6 +255,7 @@ func (u *unit) status() Status {
 	if u.program.Plan != nil && st.Wanted {
 		st.Next = u.program.due
 	}
+	st.Problem = st.problem()
 	return st
 }
 
