@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"superd/config"
 	"superd/control"
@@ -108,12 +109,12 @@ func (r *logRules) target(place, name string, labels map[string]string) output.T
 
 // Logs are the last lines, and those to come, of what a name means.
 func (d *daemon) Logs(ctx context.Context, q control.LogQuery, emit func(control.LogLine) error) error {
+	if q.Follow {
+		return d.followLogs(ctx, q, emit)
+	}
 	names, err := d.logNames(append([]string{q.Name}, q.More...)...)
 	if err != nil {
 		return err
-	}
-	if q.Follow {
-		return d.followLogs(ctx, names, q, emit)
 	}
 	for _, name := range names {
 		if err := d.pastLogs(ctx, name, q, emit); err != nil {
@@ -193,14 +194,37 @@ func (d *daemon) processNames() (names []string) {
 	return names
 }
 
-func (d *daemon) followLogs(ctx context.Context, names []string, q control.LogQuery, emit func(control.LogLine) error) error {
+// lookForMore is how often those who follow a name look for processes that it means since.
+const lookForMore = time.Second
+
+// followLogs joins those that begin later when it sees them, with what they wrote since it
+// looked last: nothing of them is missed.
+func (d *daemon) followLogs(ctx context.Context, q control.LogQuery, emit func(control.LogLine) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var following sync.WaitGroup
 	defer following.Wait()
 	defer cancel()
 	merged := make(chan control.LogLine)
-	for _, name := range names {
-		following.Go(func() { d.followLog(ctx, name, q, merged) })
+	look := time.NewTicker(lookForMore)
+	defer look.Stop()
+	followed := map[string]bool{}
+	join := func() error {
+		at := time.Now()
+		names, err := d.logNames(append([]string{q.Name}, q.More...)...)
+		for _, name := range names {
+			if !followed[name] {
+				followed[name] = true
+				own := q
+				following.Go(func() { d.followLog(ctx, name, own, merged) })
+			}
+		}
+		if q.Lines = max(q.Lines, memory); q.Since.Before(at) {
+			q.Since = at
+		}
+		return err
+	}
+	if err := join(); err != nil {
+		return err
 	}
 	for {
 		select {
@@ -208,6 +232,8 @@ func (d *daemon) followLogs(ctx context.Context, names []string, q control.LogQu
 			if err := emit(l); err != nil {
 				return err
 			}
+		case <-look.C:
+			_ = join() // what is called so no more may come back
 		case <-ctx.Done():
 			return nil
 		}

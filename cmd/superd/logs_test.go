@@ -266,3 +266,35 @@ func TestLogsBeforeTheFirstLife(t *testing.T) {
 		}
 	}
 }
+
+// A process that begins while somebody follows its program is heard from its first line
+// on, and nobody else is.
+func TestLatecomersAreFollowed(t *testing.T) {
+	for _, mark := range []bool{false, true} {
+		d, pipes := written(t)
+		say(t, d, pipes["nginx:0"], "nginx:0", "older")
+		say(t, d, pipes["nginx:0"], "nginx:0", "old")
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		enough := errors.New("enough")
+		var got []string
+		err := d.Logs(ctx, control.LogQuery{Name: "nginx", Lines: 1, Follow: true, Mark: mark}, func(l control.LogLine) error {
+			if !l.CaughtUp {
+				got = append(got, l.Process+"> "+l.Line)
+			}
+			switch l.Line {
+			case "old":
+				fmt.Fprintln(begin(t, d, "other:0"), "nobody's")
+				fmt.Fprintln(begin(t, d, "nginx:1"), "one\ntwo")
+			case "two":
+				fmt.Fprintln(pipes["nginx:0"], "new")
+			case "new":
+				return enough
+			}
+			return nil
+		})
+		if want := []string{"nginx:0> old", "nginx:1> one", "nginx:1> two", "nginx:0> new"}; !errors.Is(err, enough) || !slices.Equal(got, want) {
+			t.Errorf("mark %v: heard %q, %v", mark, got, err)
+		}
+	}
+}
