@@ -9,6 +9,7 @@ import (
 	"superd/config"
 	"superd/control"
 	"superd/release"
+	"superd/supervisor/program"
 )
 
 // A reload that would take a program down for want of a variable is refused, with the
@@ -29,7 +30,7 @@ func TestReloadWithoutAVariable(t *testing.T) {
 		}
 		return cfg
 	}
-	d := &daemon{file: file}
+	d := &daemon{file: file, programs: program.New(program.Options{})}
 	plan := func(web, other string) (*reload, error) {
 		t.Helper()
 		load(web, other)
