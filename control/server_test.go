@@ -18,7 +18,7 @@ import (
 
 func TestRoutes(t *testing.T) {
 	for _, tt := range []struct{ method, path, route, app, name string }{
-		{"GET", "/v1/status", "/v1/status", "", ""},
+		{"GET", "/v1/status", "/v1/status?name", "", ""},
 		{"GET", "/v1/apps/shop/switch", "/v1/apps/{app}/switch", "shop", ""},
 		{"POST", "/v1/apps/a%2Fb/hold", "/v1/apps/{app}/hold", "a/b", ""},
 		{"POST", "/v1/processes/nginx/start", "/v1/processes/{name...}/start", "", "nginx"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"superd/config"
 	"superd/control"
 	"superd/release"
+	"superd/supervisor"
 	"superd/supervisor/program"
 )
 
@@ -30,7 +32,9 @@ func TestReloadWithoutAVariable(t *testing.T) {
 		}
 		return cfg
 	}
-	d := &daemon{file: file, programs: program.New(program.Options{})}
+	d := &daemon{file: file, programs: program.New(program.Options{
+		Children: &supervisor.Children{}, State: filepath.Join(dir, "programs.json"), Log: slog.New(slog.DiscardHandler),
+	})}
 	plan := func(web, other string) (*reload, error) {
 		t.Helper()
 		load(web, other)
