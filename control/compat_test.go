@@ -43,10 +43,10 @@ func newFleet() *fleet {
 
 func (f *fleet) process(name string) ProcessStatus {
 	s := ProcessStatus{Name: name, State: f.states[name], Since: time.Now().Add(-3725 * time.Second)}
-	switch {
-	case s.State == "running":
+	switch s.State {
+	case "running":
 		s.PID = 4242
-	case s.State == "backoff":
+	case "backoff":
 		s.Last = f.last
 		s.Problem = name + " is backoff"
 	}

@@ -42,28 +42,33 @@ func (t *theirs) status(ctx context.Context, arg string) error {
 	if len(names) > 0 && !slices.Contains(names, "all") {
 		shown = nil
 		for _, name := range names {
-			group, process := splitSpec(name)
-			matching := slices.DeleteFunc(slices.Clone(all), func(i processInfo) bool {
-				return i.group != group || process != "" && i.name != process
-			})
-			if len(matching) == 0 && process != "" { // it may be superd's own name
-				if value, err := t.call(ctx, "getProcessInfo", name); err == nil {
-					matching = []processInfo{infoOf(value)}
-				}
-			}
-			switch {
-			case len(matching) == 0 && process == "":
-				t.say("%s: ERROR (no such group)", group)
-			case len(matching) == 0:
-				t.say("%s: ERROR (no such process)", name)
-			}
-			if len(matching) == 0 {
-				t.exit = theirStatusUnknown
-			}
-			shown = append(shown, matching...)
+			shown = append(shown, t.matching(ctx, name, all)...)
 		}
 	}
 	t.show(shown)
+	return nil
+}
+
+// matching are those that a name means. It says so of one that means none.
+func (t *theirs) matching(ctx context.Context, name string, all []processInfo) []processInfo {
+	group, process := splitSpec(name)
+	found := slices.DeleteFunc(slices.Clone(all), func(i processInfo) bool {
+		return i.group != group || process != "" && i.name != process
+	})
+	if len(found) == 0 && process != "" { // it may be superd's own name
+		if value, err := t.call(ctx, "getProcessInfo", name); err == nil {
+			return []processInfo{infoOf(value)}
+		}
+	}
+	switch {
+	case len(found) > 0:
+		return found
+	case process == "":
+		t.say("%s: ERROR (no such group)", group)
+	default:
+		t.say("%s: ERROR (no such process)", name)
+	}
+	t.exit = theirStatusUnknown
 	return nil
 }
 

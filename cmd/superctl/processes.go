@@ -133,6 +133,12 @@ func (c *cli) order(ctx context.Context, orders []control.ProcessOrder) error {
 		}
 		return first
 	}
+	c.results(all)
+	return first
+}
+
+// results are what came of orders, for a person.
+func (c *cli) results(all []control.ProcessResult) {
 	for _, r := range all {
 		fmt.Fprintf(c.out, "%s: %s", r.Name, r.State)
 		if r.Message != "" {
@@ -143,5 +149,4 @@ func (c *cli) order(ctx context.Context, orders []control.ProcessOrder) error {
 			fmt.Fprintln(c.out, c.colour(faint, "  │ ")+printable(l))
 		}
 	}
-	return first
 }

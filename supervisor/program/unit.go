@@ -244,12 +244,12 @@ func (u *unit) status() Status {
 	if own.Last != nil {
 		st.Last = own.Last.String()
 	}
-	switch st.State {
-	case Waiting:
+	switch at := st.State; {
+	case at == Waiting:
 		st.Reason = "for " + u.program.waits
-	case supervisor.Backing, supervisor.Cooling:
+	case at == supervisor.Backing, at == supervisor.Cooling:
 		st.Reason = cmp.Or(own.Unborn, u.reason)
-	case Exited, Fatal:
+	case at == Exited, at == Fatal:
 		st.Reason = u.reason
 	}
 	if u.program.Plan != nil && st.Wanted {
