@@ -244,13 +244,11 @@ func (u *unit) status() Status {
 	if own.Last != nil {
 		st.Last = own.Last.String()
 	}
-	switch at := st.State; {
-	case at == Waiting:
+	if st.State == Waiting {
 		st.Reason = "for " + u.program.waits
-	case at == supervisor.Backing, at == supervisor.Cooling:
+	}
+	if slices.Contains([]supervisor.State{supervisor.Backing, supervisor.Cooling, Exited, Fatal}, st.State) {
 		st.Reason = cmp.Or(own.Unborn, u.reason)
-	case at == Exited, at == Fatal:
-		st.Reason = u.reason
 	}
 	if u.program.Plan != nil && st.Wanted {
 		st.Next = u.program.due
