@@ -450,11 +450,12 @@ func TestStatusText(t *testing.T) {
 // Why something is not up is beside it, and not how a life before that ended.
 func TestStateSaysWhy(t *testing.T) {
 	for want, p := range map[string]control.ProcessStatus{
-		"backoff (could not be started: no such user)": {State: "backoff", Reason: "could not be started: no such user", Last: "signal SIGTERM after 57s"},
-		"waiting (for db:0, which is stopped)":         {State: "waiting", Reason: "for db:0, which is stopped"},
-		"fatal":                                        {State: "fatal", Reason: "gave up after 3 failures", Last: "exit 1 after 2s"},
-		"stopped (exit 0 after 1s)":                    {State: "stopped", Last: "exit 0 after 1s"},
-		"running":                                      {State: "running", PID: 7, Last: "exit 0 after 1s"},
+		"backoff (could not be started: no such user)":               {State: "backoff", Reason: "could not be started: no such user", Last: "signal SIGTERM after 57s"},
+		"waiting (for db:0, which is stopped)":                       {State: "waiting", Reason: "for db:0, which is stopped"},
+		"backoff (could not be started: env X: template {env:NOPE…)": {State: "backoff", Reason: "could not be started: env X: template {env:NOPE}: NOPE is not in the environment"},
+		"fatal":                     {State: "fatal", Reason: "gave up after 3 failures", Last: "exit 1 after 2s"},
+		"stopped (exit 0 after 1s)": {State: "stopped", Last: "exit 0 after 1s"},
+		"running":                   {State: "running", PID: 7, Last: "exit 0 after 1s"},
 	} {
 		if got := programState(p); got != want {
 			t.Errorf("%q, want %q", got, want)

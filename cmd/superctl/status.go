@@ -129,7 +129,7 @@ func rowsOf(a control.AppStatus) [][]string {
 		for _, w := range p.Workers {
 			state := w.State
 			if why := cmp.Or(w.Reason, w.Last); why != "" && w.PID == 0 {
-				state += " (" + why + ")"
+				state += " (" + brief(why) + ")"
 			}
 			rows = append(rows, []string{
 				w.Name, state, or(w.Release), pid(w.PID), ago(w.Since), strconv.Itoa(w.Restarts), size(w.Memory), percent(w.CPU),
@@ -139,13 +139,22 @@ func rowsOf(a control.AppStatus) [][]string {
 	return rows
 }
 
+// brief is a reason that leaves room for the rest of a table. All of it is among the problems.
+func brief(why string) string {
+	const room = 48
+	if text := []rune(why); len(text) > room {
+		return string(text[:room-1]) + "…"
+	}
+	return why
+}
+
 // programState is the state of a program with what a person wants to know of it.
 func programState(p control.ProcessStatus) string {
 	switch {
 	case p.State == "fatal": // why is a sentence, and among the problems
 		return p.State
 	case p.Reason != "" && p.PID == 0:
-		return p.State + " (" + p.Reason + ")"
+		return p.State + " (" + brief(p.Reason) + ")"
 	case !p.NextRun.IsZero() && p.PID == 0:
 		return p.State + " (" + p.NextRun.Local().Format("Jan _2 15:04:05") + ")"
 	case p.Last != "" && p.PID == 0:
