@@ -47,13 +47,16 @@ func (p Pool) startingWith(n int) Pool {
 // prefork has the master of s, which is about to get its first users, make workers until
 // there are as many as the generation that serves has. With ondemand it makes one when
 // somebody comes and none is idle, so somebody comes and does not say what for: the first
-// byte of a request keeps a worker. That it fails does no harm, so nobody is told; the
+// byte of a request keeps a worker. Not sooner: PHP-FPM ends those that are idle for 10 s,
+// and the checks may take longer. That it fails does no harm, so nobody is told; the
 // error is that ctx has ended. To an address of TCP there is no way in that leads to s yet.
 func (s *server) prefork(ctx context.Context) error {
+	if s.at.Address != "" || s.owner.serving() == nil || !fileExists(filepath.Join(s.at.Home, unusedFile)) {
+		return nil // first of all, so that a way back does not wait for a file to be read
+	}
 	pool, err := s.owner.o.Pool(s.generation())
-	live := s.owner.serving()
-	if err != nil || pool.PM != "ondemand" || s.at.Address != "" || live == nil || !fileExists(filepath.Join(s.at.Home, unusedFile)) {
-		return nil
+	if err != nil || pool.PM != "ondemand" {
+		return nil //nolint:nilerr // it has its configuration already
 	}
 	n := min(s.owner.crowd(ctx), pool.MaxChildren)
 	limited, cancel := context.WithTimeout(ctx, pool.patience())
