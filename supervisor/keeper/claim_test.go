@@ -228,13 +228,9 @@ func TestFenceOfTheHung(t *testing.T) {
 		claimed <- err
 	}()
 	hung.expect(wire.Fence, wire.OK)
-	began = time.Now()
 	hung.close()
 	if err := <-claimed; err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(began); took > 1500*time.Millisecond {
-		t.Errorf("took over after %s", took)
 	}
 }
 
