@@ -28,8 +28,9 @@ import (
 // docs/decisions/0019-canary-share.md.
 
 const (
-	cycle = 100 * time.Millisecond
-	least = 2 * time.Millisecond // a turn that is shorter waits for the next cycle: timers are no better
+	cycle  = 100 * time.Millisecond
+	least  = 2 * time.Millisecond // a turn that is shorter waits for the next cycle: timers are no better
+	heldUp = 3 * cycle            // a cycle this long is superd's, or the machine's, that stood still
 )
 
 // A sharing is going on until it is ended by unshare.
@@ -263,8 +264,7 @@ type turns struct {
 }
 
 // next is the candidate's turn in the coming cycle: when it begins, with a chance from
-// 0 to 1, and how long it is. What is owed for a long time, because superd was stopped,
-// say, is not given at once.
+// 0 to 1, and how long it is. What is owed is not given at once.
 func (t *turns) next(chance float64) (begin, length time.Duration) {
 	owed := time.Duration(t.part*float64(t.all+cycle)) - t.had
 	most := max(least, time.Duration(t.part*(2-t.part)*float64(cycle)))
@@ -275,4 +275,10 @@ func (t *turns) next(chance float64) (begin, length time.Duration) {
 	return time.Duration(chance * float64(cycle-length)), length
 }
 
-func (t *turns) passed(all, had time.Duration) { t.all, t.had = t.all+all, t.had+had }
+// passed counts a cycle, unless it was held up: nobody knows whether users came meanwhile.
+// What the candidate had too much of then is for ahead to see.
+func (t *turns) passed(all, had time.Duration) {
+	if all < heldUp {
+		t.all, t.had = t.all+all, t.had+had
+	}
+}

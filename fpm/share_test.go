@@ -15,8 +15,8 @@ import (
 	"superd/release"
 )
 
-// A candidate that is let down now by a timer, now by a superd that was stopped for
-// long, has had its part all the same, and never much more of it at once.
+// A candidate that is let down now and then by a timer has had its part all the same, and
+// never much more of it at once. A machine that stood still changes nothing.
 func TestTurns(t *testing.T) {
 	t.Parallel()
 	for _, part := range []float64{0.01, 0.05, 0.1, 0.25, 0.5, 0.9} {
@@ -35,8 +35,13 @@ func TestTurns(t *testing.T) {
 				all, had = cycle+30*time.Millisecond, length+30*time.Millisecond // back late
 			case n%11 == 0:
 				all = cycle + 15*time.Millisecond // there late
-			case n == 1000:
-				all = cycle + 3*time.Second // stopped
+			case n%100 == 1 && length > 0:
+				before := turns
+				turns.passed(cycle+3*time.Second, length+3*time.Second)
+				turns.passed(cycle+3*time.Second, length)
+				if turns != before {
+					t.Fatalf("what stood still counts: %+v after %+v", turns, before)
+				}
 			}
 			turns.passed(all, had)
 		}
