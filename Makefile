@@ -37,7 +37,6 @@ packages: bin/nfpm ## .deb and .rpm into dist/, the same bytes for the same sour
 test: deps build unit e2e ## every test
 
 unit:
-	go vet ./...
 	go test -race -count=1 -timeout 15m ./...
 
 lint: bin/golangci-lint
