@@ -161,6 +161,38 @@ func TestPreforkEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// A restart that is called off then leaves what serves, and no second master.
+func TestRestartIsCalledOffWhileWorkersAreMade(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	why := errors.New("called off")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	s.dynamic("ondemand")
+	l := s.superdOf(func(o Options) (*Web, someWeb) {
+		var w *Web
+		pool := o.Pool
+		o.Pool = func(g release.Generation) (Pool, error) {
+			if len(w.all()) == 2 { // the new master is up, and is to have its workers
+				cancel(why)
+			}
+			return pool(g)
+		}
+		w = New(o)
+		return w, w
+	})
+	g := s.generation(1)
+	l.serve(g)
+	before, _ := l.status(g)
+	if err := l.Restart(ctx); !errors.Is(err, why) {
+		t.Errorf("restart: %v", err)
+	}
+	eventually(t, "one master", func() bool { return len(l.all()) == 1 })
+	if now, _ := l.status(g); now.PID != before.PID || s.answeredBy() != "r1" {
+		t.Errorf("%+v serves, it was %+v", now, before)
+	}
+}
+
 func TestPatience(t *testing.T) {
 	for limit, want := range map[time.Duration]time.Duration{0: preforkLimit, time.Second: 500 * time.Millisecond, time.Minute: preforkLimit} {
 		if got := (Pool{RequestTerminateTimeout: limit}).patience(); got != want {
