@@ -23,7 +23,9 @@ type ReloadSwitch struct {
 	Switch string `json:"switch"` // its id
 }
 
-// Change is what becomes of one process, pool, app or program, or of superd.
+// Change is what becomes of one process, pool, app or program, or of superd. A process has
+// one of its own where that is not what becomes of its pool or program: there are to be more
+// of them, say.
 type Change struct {
 	Name    string   `json:"name"`
 	Action  string   `json:"action"` // nothing, later (when superd itself starts again), live, restart, start, stop

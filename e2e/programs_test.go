@@ -251,7 +251,7 @@ after = ["web"]
 command = ["sleep", "1006"]
 `, "$DIR", b.dir))
 	plan := b.ctl(0, "reload", "--plan")
-	for _, want := range []string{`web +live +program\.web\.processes`, `other +restart +program\.other\.command`, `gone +stop`, `new +start`, `idle +live +program\.idle\.command \(restart\)`} {
+	for _, want := range []string{`web +live +program\.web\.processes`, `web:8 +start +program\.web\.processes`, `web:9 +start +program\.web\.processes`, `other +restart +program\.other\.command`, `gone +stop`, `new +start`, `idle +live +program\.idle\.command \(restart\)`} {
 		if !regexp.MustCompile(want).MatchString(plan) {
 			t.Errorf("no %q in the plan:\n%s", want, plan)
 		}

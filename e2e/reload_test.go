@@ -115,9 +115,9 @@ func TestReloadIsADifference(t *testing.T) {
 	expect(s.reloaded())
 
 	s.edit("processes        = 3", "processes        = 5", `watch             = "1s"`, `watch             = "2s"`)
-	expect(s.reloaded("--plan"), "shop live", "shop/jobs live")
+	expect(s.reloaded("--plan"), "shop live", "shop/jobs live", "shop/jobs:3 start", "shop/jobs:4 start")
 	same("a plan", jobs, s.pids("jobs"))
-	expect(s.reloaded(), "shop live", "shop/jobs live")
+	expect(s.reloaded(), "shop live", "shop/jobs live", "shop/jobs:3 start", "shop/jobs:4 start")
 	eventually(t, 15*time.Second, "there are five", func() bool { p := s.status().Apps[0].Pools[0]; return p.Name == "shop/jobs" && p.Running == 5 })
 	for _, pid := range jobs {
 		if !slices.Contains(s.pids("jobs"), pid) {
@@ -143,7 +143,7 @@ func TestReloadIsADifference(t *testing.T) {
 
 	jobs, master = s.pids("jobs"), s.master()
 	s.edit("processes        = 5", "processes        = 2", "[app.shop.worker.sleepy]", "[app.shop.worker.tardy]")
-	expect(s.reloaded(), "shop/jobs live", "shop/sleepy stop", "shop/tardy start")
+	expect(s.reloaded(), "shop/jobs live", "shop/jobs:2 stop", "shop/jobs:3 stop", "shop/jobs:4 stop", "shop/sleepy stop", "shop/tardy start")
 	eventually(t, 40*time.Second, "the pools are those of the file", func() bool {
 		pools := s.status().Apps[0].Pools
 		return len(pools) == 2 && pools[0].Name == "shop/jobs" && pools[0].Running == 2 && pools[0].Draining == 0 && pools[1].Name == "shop/tardy" && pools[1].Running == 1
@@ -201,7 +201,7 @@ func TestReloadRefused(t *testing.T) {
 	if said := s.ctl(6, "reload"); !strings.Contains(said.Out+said.Err, "watching") {
 		t.Errorf("it does not say what is going on: %s", said)
 	}
-	if got := s.reloaded("--plan"); !slices.Equal(got, []string{"shop/jobs live"}) {
+	if got := s.reloaded("--plan"); !slices.Equal(got, []string{"shop/jobs live", "shop/jobs:2 start"}) {
 		t.Errorf("a plan in the middle of a switch: %q", got)
 	}
 	if err := switching.Wait(); err != nil {
@@ -379,7 +379,7 @@ func TestReloadOfEveryKey(t *testing.T) {
 		`max_draining = 20`, `planned_exits = [0, 12, 13]`, `processes = 3`, `max_memory = "1GiB"`, `max_age = "10h"`, `log = { keep = 3 }`)
 	s.set("[app.shop.fpm]", `warmup = ["/", "/up"]`, `log = { keep = 4 }`)
 	s.set("[[app.shop.check]]", `interval = "200ms"`, `timeout = "4s"`, `healthy_threshold = 1`, `deadline = "19s"`)
-	if got := s.reloaded(); !slices.Equal(got, []string{"shop live", "shop/fpm live", "shop/jobs live"}) {
+	if got := s.reloaded(); !slices.Equal(got, []string{"shop live", "shop/fpm live", "shop/jobs live", "shop/jobs:2 start"}) {
 		t.Errorf("what is live: touched %q", got)
 	}
 	s.wellWith(3)

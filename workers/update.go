@@ -67,6 +67,26 @@ func (p *pool) update(configured Pool, live release.Generation) {
 	}
 }
 
+// Resized are the workers that Update would start, or let drain, if the configuration said
+// another number of processes of a pool. It changes nothing.
+func (f *Fleet) Resized(name string, processes int) (starts, ends []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pool(name)
+	if p == nil || p.foreign || p.Processes == processes {
+		return nil, nil
+	}
+	for slot := p.processes; slot < processes && !p.isStopped() && !p.on.IsZero(); slot++ {
+		starts = append(starts, p.slotName(slot))
+	}
+	for slot := processes; slot < p.processes; slot++ {
+		if p.wants(slot) {
+			ends = append(ends, p.slotName(slot))
+		}
+	}
+	return starts, ends
+}
+
 // now is what is configured of the pool, for those that do not hold the mutex.
 func (p *pool) now() Pool {
 	p.fleet.mu.Lock()

@@ -62,6 +62,22 @@ func TestUpdateRespectsPeople(t *testing.T) {
 	if err := s.Stop(t.Context(), "images", false); err != nil {
 		t.Fatal(err)
 	}
+	for _, c := range []struct {
+		pool string
+		n    int
+		want string
+	}{
+		{"emails", 2, "[] []"},
+		{"emails", 3, "[] [shop/emails:3]"},
+		{"emails", 0, "[] [shop/emails:0 shop/emails:1 shop/emails:2 shop/emails:3]"},
+		{"emails", 6, "[shop/emails:4 shop/emails:5] []"},
+		{"images", 3, "[] []"},
+		{"nothing", 3, "[] []"},
+	} {
+		if starts, ends := s.Resized(c.pool, c.n); fmt.Sprint(starts, ends) != c.want {
+			t.Errorf("%s of %d: starts and ends %v %v, want %s", c.pool, c.n, starts, ends, c.want)
+		}
+	}
 	s.Update([]workers.Pool{r.pool("emails", 2), r.pool("images", 3)}, 0, r.gen(1))
 	s.wholly("emails", 4, 1)
 	if p := s.pool("images"); p.Wanted != 0 || slices.ContainsFunc(r.living(), func(l life) bool { return l.in("images") }) {

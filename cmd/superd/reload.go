@@ -112,8 +112,50 @@ func (d *daemon) planReload(by release.By) (*reload, error) {
 			one.Reasons = append(one.Reasons, control.Reason{Key: reason.Key, Class: string(reason.Class)})
 		}
 		r.answer.Changes = append(r.answer.Changes, one)
+		r.answer.Changes = append(r.answer.Changes, r.resized(c)...)
 	}
 	return r, nil
+}
+
+// resized are the processes that are started or stopped because there are to be more or
+// fewer of them.
+func (r *reload) resized(c config.Change) []control.Change {
+	at := slices.IndexFunc(c.Reasons, func(reason config.Reason) bool { return strings.HasSuffix(reason.Key, ".processes") })
+	if at < 0 || c.Action == config.ActionStart || c.Action == config.ActionStop {
+		return nil
+	}
+	var starts, stops []string
+	if r.isProgram(c.Name) {
+		starts, stops = r.d.programs.Resized(c.Name, r.processes(c.Name))
+	} else if a, err := r.d.app(appOf(c.Name)); err == nil {
+		starts, stops = a.fleet.Resized(c.Name[len(a.name)+1:], r.processes(c.Name))
+	}
+	why := []control.Reason{{Key: c.Reasons[at].Key, Class: string(c.Reasons[at].Class)}}
+	var all []control.Change
+	for _, name := range starts {
+		all = append(all, control.Change{Name: name, Action: string(config.ActionStart), Reasons: why})
+	}
+	for _, name := range stops {
+		all = append(all, control.Change{Name: name, Action: string(config.ActionStop), Reasons: why})
+	}
+	return all
+}
+
+// processes is how many there are to be of a program or a pool.
+func (r *reload) processes(name string) int {
+	for _, p := range r.holds.Programs {
+		if p.Name == name {
+			return p.Processes
+		}
+	}
+	for _, a := range r.holds.Apps {
+		for _, w := range a.Workers {
+			if a.Name+"/"+w.Name == name {
+				return w.Processes
+			}
+		}
+	}
+	return 0
 }
 
 // tellUnset refuses to start a process that could not be started, for want of a variable

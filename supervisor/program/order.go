@@ -528,6 +528,26 @@ func (p *program) scale(processes int) <-chan map[*unit]error {
 	return s.takeDown(slices.Clone(p.units[processes:]), false, nil)
 }
 
+// Resized are the processes that Apply would start, or end, if the configuration said
+// another number of them. It changes nothing.
+func (s *Set) Resized(name string, processes int) (starts, ends []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.programs[name]
+	if p == nil || p.removed || p.down || p.Processes == processes {
+		return nil, nil
+	}
+	for n := p.processes; n < processes; n++ {
+		starts = append(starts, fmt.Sprintf("%s:%d", name, n))
+	}
+	for n := processes; n < p.processes; n++ {
+		if p.isWanted(n) {
+			ends = append(ends, fmt.Sprintf("%s:%d", name, n))
+		}
+	}
+	return starts, ends
+}
+
 // StopAll ends every program, and returns when nothing of them lives or ctx ends. Those
 // that come after something that is no program go first, then apps is called, then the
 // rest. Nothing is started any more.

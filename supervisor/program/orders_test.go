@@ -420,6 +420,45 @@ func TestApplyAndOrders(t *testing.T) {
 	}
 }
 
+// What another number of processes would start and end, before it does.
+func TestResized(t *testing.T) {
+	r := newRig(t)
+	web, idle := r.script("web", well), r.script("idle", well)
+	web.Processes, idle.Autostart = 2, false
+	s := r.superd(web, idle)
+	<-s.Settled()
+	if err := s.Scale(t.Context(), "web", 4); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stop(t.Context(), false, "web:2"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		n    int
+		want string
+	}{
+		{"web", 2, "[] []"}, // as it is configured: the scale stands
+		{"web", 1, "[] [web:1 web:3]"},
+		{"web", 6, "[web:4 web:5] []"},
+		{"idle", 3, "[] []"},
+		{"nobody", 3, "[] []"},
+	} {
+		if starts, ends := s.Resized(c.name, c.n); fmt.Sprint(starts, ends) != c.want {
+			t.Errorf("%s of %d: starts and ends %v %v, want %s", c.name, c.n, starts, ends, c.want)
+		}
+	}
+	web.Processes = 1
+	s.Apply([]program.Program{web, idle})
+	r.soon("web:0 alone is left", func() string {
+		if n := len(s.Status()); n != 2 {
+			return fmt.Sprintf("%+v", s.Status())
+		}
+		return ""
+	})
+	s.is("web:0", supervisor.Running)
+}
+
 // Of a program that is gone nothing is left but its name in the past.
 func TestGoneIsForgotten(t *testing.T) {
 	r := newRig(t)
