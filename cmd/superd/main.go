@@ -140,10 +140,13 @@ func versionCommand() *cobra.Command {
 }
 
 func noArgs(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usage(fmt.Errorf("%s takes no argument, got %q", c.CommandPath(), args[0]))
+	switch {
+	case len(args) == 0:
+		return nil
+	case c.Flags().Lookup("config") != nil:
+		return usage(fmt.Errorf("%s takes no argument, got %q; a configuration file is told with --config", c.CommandPath(), args[0]))
 	}
-	return nil
+	return usage(fmt.Errorf("%s takes no argument, got %q", c.CommandPath(), args[0]))
 }
 
 // load reads the configuration and prints what is wrong with it, or worth telling,
