@@ -110,19 +110,25 @@ func killedAt(t *testing.T, group []deed) {
 	unharmed(t, run.Stop())
 }
 
-func (s *site) killAt(d deed, file string) {
+// about has the app where a switch of that kind begins: it goes from there to the other
+// release when superctl is called so.
+func (s *site) about(kind string) (from, to string, args []string) {
 	s.t.Helper()
-	from := s.status().Apps[0].Live.Release
-	to := map[string]string{"r1": "r2", "r2": "r1"}[from]
-	args := []string{"switch", to}
-	switch d.kind {
+	from = s.status().Apps[0].Live.Release
+	to = map[string]string{"r1": "r2", "r2": "r1"}[from]
+	switch kind {
 	case "rollback":
 		s.ctl(0, "switch", to) // so that from is what was before
-		from, to = to, from
-		args = []string{"rollback"}
+		return to, from, []string{"rollback"}
 	case "unwinding":
-		args = []string{"switch", "sick", "--allow-bad"}
+		return from, to, []string{"switch", "sick", "--allow-bad"}
 	}
+	return from, to, []string{"switch", to}
+}
+
+func (s *site) killAt(d deed, file string) {
+	s.t.Helper()
+	from, to, args := s.about(d.kind)
 	if err := os.WriteFile(file, []byte(d.point), 0o644); err != nil {
 		s.t.Fatal(err)
 	}

@@ -84,17 +84,7 @@ func keeperKilledAt(t *testing.T, group []loss) {
 
 func (s *site) keeperKillAt(manager *lab.Manager, d loss, file string) {
 	s.t.Helper()
-	from := s.status().Apps[0].Live.Release
-	to := map[string]string{"r1": "r2", "r2": "r1"}[from]
-	args := []string{"switch", to}
-	switch d.kind {
-	case "rollback":
-		s.ctl(0, "switch", to) // so that from is what was before
-		from, to = to, from
-		args = []string{"rollback"}
-	case "unwinding":
-		args = []string{"switch", "sick", "--allow-bad"}
-	}
+	from, to, args := s.about(d.kind)
 	keeper, starts := manager.Superd(), manager.Starts.Load()
 	if err := os.WriteFile(file, []byte(d.point+" "+d.who), 0o644); err != nil {
 		s.t.Fatal(err)
