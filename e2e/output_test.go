@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -38,20 +37,21 @@ func TestNoLineIsLostWhenSuperdDies(t *testing.T) {
 	follow, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	following := s.Superctl(follow, "logs", "-f", "-n", "1", "shop/plain")
-	var seen, said bytes.Buffer
+	var seen, said lockedBuffer
 	following.Stdout, following.Stderr = &seen, &said
 	if err := following.Start(); err != nil {
 		t.Fatal(err)
 	}
 	for range 4 {
-		time.Sleep(700 * time.Millisecond)
+		shown := strings.Count(seen.String(), "\n")
+		eventually(t, time.Minute, "more is shown", func() bool { return strings.Count(seen.String(), "\n") >= shown+160 })
 		if _, err := s.KillSuperd(); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, 30*time.Second, "superd is back", func() bool { st, err := s.Status(); return err == nil && st.Healthy })
 	}
 	s.ctl(0, "stop", "shop/plain", "shop/objects")
-	time.Sleep(time.Second) // until all is shown
+	eventually(t, time.Minute, "all is shown", func() bool { return strings.Contains(seen.String(), "end ") })
 	if err := following.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
