@@ -254,7 +254,7 @@ role = "read"
 	defer end()
 	for range 10 {
 		time.Sleep(100 * time.Millisecond)
-		if o := s.ctl(0, "status"); o.Took() > 3*time.Second {
+		if o := s.ctl(0, "status"); o.Took() > 10*time.Second {
 			t.Errorf("status took %s in a flood", o.Took())
 		}
 	}
@@ -288,15 +288,15 @@ while (true) {
 // A stop ends everything in order: requests and jobs in hand are finished.
 func TestStopFinishesWhatIsInHand(t *testing.T) {
 	s := newSite(t, lab.Config{Children: 4, Workers: 1}, "$realpath_root")
-	if err := s.redis.Push("last", 1500); err != nil {
+	if err := s.redis.Push("last", 3000); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 10*time.Second, "the job begins", func() bool { jobs, err := s.Shop.Jobs(); return err == nil && jobs["last"] != nil })
 	var visiting sync.WaitGroup
 	var page string
 	var visit error
-	visiting.Go(func() { page, visit = s.visit("/busy?ms=1500") })
-	time.Sleep(300 * time.Millisecond) // until the request is in hand
+	visiting.Go(func() { page, visit = s.visit("/busy?ms=3000") })
+	eventually(t, 10*time.Second, "the request is in hand", func() bool { return s.status().Apps[0].FPM.Generations[0].Active == 1 })
 	if err := s.superd.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -106,8 +106,9 @@ type Status struct {
 		FPM struct {
 			Generations []struct {
 				Generation
-				State string `json:"state"`
-				PID   int    `json:"pid"`
+				State  string `json:"state"`
+				PID    int    `json:"pid"`
+				Active int    `json:"active"`
 			} `json:"generations"`
 		} `json:"fpm"`
 		Pools []Pool `json:"pools"`

@@ -103,13 +103,17 @@ func TestSuperdIsStartedAgain(t *testing.T) {
 // child never notices.
 func TestCrashLoopIsSlowedDown(t *testing.T) {
 	t.Parallel()
-	d := newDiary(t)
-	began := time.Now()
-	keepertest.StartFor(t, mood("crashing", d.file)...)
-	d.find(5, "life")
-	lines, took := d.lines(), time.Since(began)
-	t.Logf("five lives within %s", took)
-	if took < 6*time.Second { // pauses of 0.1, 1 and 5 s
+	var lines []string
+	var took time.Duration
+	for try := 0; try < 3 && took < 6*time.Second; try++ { // pauses of 0.1, 1 and 5 s, unless a life was held up and so healthy
+		d := newDiary(t)
+		began := time.Now()
+		keepertest.StartFor(t, mood("crashing", d.file)...)
+		d.find(5, "life")
+		lines, took = d.lines(), time.Since(began)
+		t.Logf("five lives within %s", took)
+	}
+	if took < 6*time.Second {
 		t.Errorf("%d lives in %s: %v", len(lines), took, lines)
 	}
 	child := 0
