@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
+	"strings"
 	"testing"
 	"time"
 )
@@ -96,6 +97,22 @@ func TestFreezeIsSeen(t *testing.T) {
 	}
 	if late < 50 {
 		t.Errorf("only %d requests were late: the rate was not held while the server was frozen", late)
+	}
+}
+
+// What is sent late is the machine's doing, and told as that; what is answered late is not.
+func TestLate(t *testing.T) {
+	t.Parallel()
+	samples := []Sample{
+		{Due: 0, Sent: 10 * time.Millisecond, Done: 5 * time.Second},
+		{Due: 10 * time.Millisecond, Sent: 310 * time.Millisecond, Done: 320 * time.Millisecond},
+	}
+	r := newReport(Plan{Rate: 100, Mix: Mix()}, time.Now(), 6*time.Second, samples)
+	if r.Late != 300*time.Millisecond || !strings.Contains(r.String(), "(this machine itself was late by up to 300ms)") {
+		t.Errorf("late by %s:\n%s", r.Late, r)
+	}
+	if r := newReport(r.Plan, r.Start, r.Took, samples[:1]); r.Late != 10*time.Millisecond || strings.Contains(r.String(), "itself") {
+		t.Errorf("late by %s:\n%s", r.Late, r)
 	}
 }
 

@@ -21,6 +21,7 @@ type Report struct {
 	Cut      int
 	Gap      time.Duration // the longest time between two pages that arrived
 	GapAt    time.Duration // when it began
+	Late     time.Duration // at most, that a request was sent after it was due: the machine's doing, not the server's
 	Releases map[string]int
 }
 
@@ -31,6 +32,7 @@ func newReport(p Plan, start time.Time, took time.Duration, samples []Sample) Re
 	}
 	slices.SortFunc(r.Samples, func(a, b Sample) int { return int(a.Sent - b.Sent) })
 	for _, s := range r.Samples {
+		r.Late = max(r.Late, s.Sent-s.Due)
 		if s.Failure != "" {
 			r.Failures[s.Failure]++
 			continue
@@ -162,7 +164,7 @@ func (r Report) String() string {
 	row("failed", "%d%s", r.Failed(), r.failureWords())
 	row("answers of two releases", "%d", r.Mixed)
 	row("sleeps cut short", "%d", r.Cut)
-	row("longest gap", "%s, at %s", round(r.Gap), round(r.GapAt))
+	row("longest gap", "%s, at %s%s", round(r.Gap), round(r.GapAt), r.lateWords())
 	for i, route := range r.Plan.Mix {
 		if quantile(r.Samples, i, 1) == 0 {
 			continue // the run was too short for it
@@ -183,6 +185,13 @@ func (r Report) failureWords() string {
 		return ""
 	}
 	return "  (" + strings.Join(words, ", ") + ")"
+}
+
+func (r Report) lateWords() string {
+	if r.Late < 20*time.Millisecond {
+		return ""
+	}
+	return fmt.Sprintf("  (this machine itself was late by up to %s)", round(r.Late))
 }
 
 func round(d time.Duration) time.Duration {
