@@ -89,7 +89,7 @@ func TestWatchdogStories(t *testing.T) {
 		"made longer":              {"READY=1 WATCHDOG_USEC=3600000000 wait:4000 exit:3", false, 4000 * time.Millisecond, "", 0},
 		"set late":                 {"READY=1 WATCHDOG_USEC=0 wait:4000 WATCHDOG_USEC=3000000 wait:500 exit:3", false, 4500 * time.Millisecond, "", 0},
 		"switched off":             {"READY=1 WATCHDOG_USEC=0 wait:4000 exit:3", false, 4000 * time.Millisecond, "", 0},
-		"made shorter":             {"READY=1 WATCHDOG_USEC=200000 hang", true, 200 * time.Millisecond, "for 200ms", 2 * long},
+		"made shorter":             {"READY=1 wait:500 WATCHDOG_USEC=200000 hang", true, 700 * time.Millisecond, "for 200ms", 2 * long},
 		"by mistake":               {"WATCHDOG_USEC=1 READY=1 hang", true, 100 * time.Millisecond, "for 100ms", 0},
 		"not while it is on leave": {"READY=1 STOPPING=1 wait:4000 exit:3", false, 4000 * time.Millisecond, "", 0},
 	}
