@@ -325,11 +325,11 @@ func (t *theirs) logResult(name string, text any, err error, unknown string) err
 func (t *theirs) follow(ctx context.Context, name, channel string) error {
 	t.say("==> Press Ctrl-C to exit <==")
 	text, err := t.cli.client().Logtail(ctx, name, channel)
-	if err != nil {
-		return err
+	if err == nil {
+		defer func() { _ = text.Close() }() // it was only read
+		_, err = io.Copy(t.cli.out, text)
 	}
-	defer func() { _ = text.Close() }() // it was only read
-	if _, err := io.Copy(t.cli.out, text); err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil {
 		return err
 	}
 	t.say("")

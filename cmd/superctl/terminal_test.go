@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -145,6 +147,18 @@ func TestTopTakesTheScreenAndGivesItBack(t *testing.T) {
 	s.wait("exit 0")
 	if _, shown, taken := strings.Cut(s.text(), "\x1b[?1049h"); !taken || !strings.Contains(shown, "\x1b[?1049l") {
 		t.Errorf("it wrote %q", s.text())
+	}
+}
+
+// Ctrl-C right behind the words that tell of it is no error, however early it comes.
+func TestCtrlCBeforeTheFirstLine(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	th := &theirs{cli: &cli{out: &out, talk: &out, socket: superd(t, &fakeDaemon{apps: []string{"shop"}})}}
+	ctx, pressed := context.WithCancel(t.Context())
+	pressed()
+	if err := th.follow(ctx, "shop:fpm", "stdout"); err != nil || out.String() != "==> Press Ctrl-C to exit <==\n\n" {
+		t.Errorf("%v, %q", err, &out)
 	}
 }
 
