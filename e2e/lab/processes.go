@@ -42,6 +42,12 @@ func (l *Lab) Processes() []Process {
 			found = append(found, p)
 		}
 	}
+	masters := Of(found, "master")
+	for i, p := range found {
+		if p.Kind == "master" && slices.ContainsFunc(masters, func(m Process) bool { return m.PID == p.Parent }) {
+			found[i].Kind = "pool" // PHP-FPM has just forked it: it has its parent's title still
+		}
+	}
 	return found
 }
 
