@@ -32,6 +32,7 @@ min_healthy_time = "100ms"
 `}, "$realpath_root")
 	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 100})
 	before := s.children()
+	var first time.Duration
 	for i := range 3 {
 		old, err := s.KillSuperd()
 		if err != nil {
@@ -44,14 +45,18 @@ min_healthy_time = "100ms"
 		})
 		took := time.Since(killed).Round(time.Millisecond)
 		t.Logf("another superd says that all is well %s after the SIGKILL", took)
-		if i == 0 && took > 5*time.Second { // later the keeper waits on purpose
-			t.Errorf("it took %s", took)
+		if i == 0 { // later the keeper waits on purpose
+			first = took
 		}
 		if after := s.children(); !slices.Equal(before, after) {
 			t.Errorf("the children were %v and are %v", before, after)
 		}
 	}
-	unharmed(t, run.Stop())
+	r := run.Stop()
+	unharmed(t, r)
+	if first > 2*time.Second+r.Late {
+		t.Errorf("it took %s, and the machine itself was late by %s", first, r.Late)
+	}
 	s.wroteAll("chatty")
 }
 
@@ -163,8 +168,8 @@ func TestRollbackIsAsFastAsTheFlip(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("from the decision to the first page of the old release: %v", took)
-	if len(took) != rounds || took[0] >= 100*time.Millisecond { // what the others take more is the machine's
-		t.Errorf("took %v, want %d times, the best in less than 100ms", took, rounds)
+	if len(took) != rounds || took[rounds/2] >= 100*time.Millisecond || took[rounds-1] >= time.Second+r.Late {
+		t.Errorf("took %v, want less than 100ms, %d times; the machine itself was late by %s", took, rounds, r.Late)
 	}
 }
 
@@ -252,11 +257,15 @@ role = "read"
 		t.Logf("the flood: %s", &out)
 	})
 	defer end()
+	var took []time.Duration
 	for range 10 {
 		time.Sleep(100 * time.Millisecond)
-		if o := s.ctl(0, "status"); o.Took() > 10*time.Second {
-			t.Errorf("status took %s in a flood", o.Took())
-		}
+		o := s.ctl(0, "status")
+		took = append(took, o.Took())
+	}
+	slices.Sort(took)
+	if took[5] > 3*time.Second || took[9] > 10*time.Second { // one of them may be the machine's doing
+		t.Errorf("status took %s in a flood", took)
 	}
 	select {
 	case <-s.superd.Done():

@@ -45,29 +45,22 @@ func (l *life) workers(g release.Generation) int {
 
 // As many workers are ready for those who come first as there were before: in the next
 // generation, also when it gets only a part of the users at first, and in the next master.
-// With ondemand they are made within a limit of time, so that on a busy machine some of the
-// six may not have come; without it there is none.
+// With ondemand they are made within a limit of time, so that on a busy machine one or two of
+// the six may not have come; one that is busier than that has three tries.
 func TestGenerationBeginsWithWorkers(t *testing.T) {
 	t.Parallel()
-	for pm, want := range map[string]int{"ondemand": 2, "dynamic": 5} {
+	for pm, want := range map[string]int{"ondemand": 4, "dynamic": 5} {
 		for how, lead := range map[string]func(*life, release.Generation) error{
 			"promoted": func(l *life, g release.Generation) error { return l.Promote(t.Context(), g) },
 			"shared":   func(l *life, g release.Generation) error { return l.Share(t.Context(), g, 0.5) },
 		} {
 			t.Run(pm+"/"+how, func(t *testing.T) {
 				t.Parallel()
-				s := newShop(t)
-				s.dynamic(pm)
-				l := s.superd()
-				first, next := s.generation(1), s.generation(2)
-				l.serve(first)
-				if n := l.workers(first); n > 1 {
-					t.Errorf("the first generation of all begins with %d workers", n)
+				n := 0
+				for try := 0; try < 3 && n < want; try++ {
+					n = nextBeginsWith(t, pm, lead)
 				}
-				l.crowd(first)
-				l.must("start", l.Start(t.Context(), next))
-				l.must("lead users there", lead(l, next))
-				if n := l.workers(next); n < want {
+				if n < want {
 					t.Errorf("it begins with %d workers, want %d", n, want)
 				}
 			})
@@ -75,9 +68,26 @@ func TestGenerationBeginsWithWorkers(t *testing.T) {
 	}
 }
 
+// nextBeginsWith is how many workers a generation has that comes after one with six.
+func nextBeginsWith(t *testing.T, pm string, lead func(*life, release.Generation) error) int {
+	t.Helper()
+	s := newShop(t)
+	s.dynamic(pm)
+	l := s.superd()
+	first, next := s.generation(1), s.generation(2)
+	l.serve(first)
+	if n := l.workers(first); n > 1 {
+		t.Errorf("the first generation of all begins with %d workers", n)
+	}
+	l.crowd(first)
+	l.must("start", l.Start(t.Context(), next))
+	l.must("lead users there", lead(l, next))
+	return l.workers(next)
+}
+
 func TestMasterBeginsWithWorkers(t *testing.T) {
 	t.Parallel()
-	for pm, want := range map[string]int{"ondemand": 2, "dynamic": 5} {
+	for pm, want := range map[string]int{"ondemand": 4, "dynamic": 5} {
 		t.Run(pm, func(t *testing.T) {
 			t.Parallel()
 			s := newShop(t)
@@ -85,10 +95,14 @@ func TestMasterBeginsWithWorkers(t *testing.T) {
 			l := s.superd()
 			g := s.generation(1)
 			l.serve(g)
-			l.crowd(g)
-			l.must("restart", l.Restart(t.Context()))
-			eventually(t, "the master before is gone", func() bool { return len(l.all()) == 1 })
-			if n := l.workers(g); n < want {
+			n := 0
+			for try := 0; try < 3 && n < want; try++ {
+				l.crowd(g)
+				l.must("restart", l.Restart(t.Context()))
+				eventually(t, "the master before is gone", func() bool { return len(l.all()) == 1 })
+				n = l.workers(g)
+			}
+			if n < want {
 				t.Errorf("it begins with %d workers, want %d", n, want)
 			}
 			if pm == "ondemand" {
