@@ -100,12 +100,13 @@ func TestSwitchesBehindOtherServers(t *testing.T) {
 }
 
 // An Apache that keeps its connections to PHP would ask the old release after a switch,
-// hundreds of times in this load, did superd not end such connections.
+// dozens of times in this load, did superd not end such connections. At a higher rate a busy
+// machine cannot keep up, and some ask in vain, also without a switch.
 func TestKeptConnectionsOfApache(t *testing.T) {
-	s := newBackend(t, lab.Config{Children: 24, Watch: "500ms"})
+	s := newBackend(t, lab.Config{Children: 48, Watch: "500ms"})
 	url := apache.start(t, s.Lab, "shop", "</VirtualHost>",
 		"<Proxy \"unix:/run/superd/shop/fpm.sock|fcgi://localhost\" enablereuse=on max=20>\n</Proxy>\n</VirtualHost>")
-	run := load.Start(load.Plan{URL: url, Rate: 100, Mix: []load.Route{{Name: "5 ms", Path: "/", Share: 1}}})
+	run := load.Start(load.Plan{URL: url, Rate: 50, Mix: []load.Route{{Name: "5 ms", Path: "/", Share: 1}}})
 	time.Sleep(time.Second)
 	s.ctl(0, "switch", "r2")
 	span := load.Span{From: time.Now(), Until: time.Now().Add(time.Hour), Release: "r2", Generation: s.status().Apps[0].Live.Number}
