@@ -3,6 +3,7 @@ package fpm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,16 +132,24 @@ func TestPreforkKeepsAwayFromUsers(t *testing.T) {
 	l := s.superd()
 	first, next := s.generation(1), s.generation(2)
 	l.serve(first)
-	load := s.load()
-	for n := 1; n <= 3; n++ { // of two who come at once PHP-FPM may see one
-		load.users.Go(func() { load.ask("ms=5000") })
+	theirs := filepath.Join(s.dir, "theirs")
+	load, released := s.load(), filepath.Join(theirs, "released")
+	if err := errors.Join(os.Mkdir(theirs, 0o700), os.Chmod(theirs, 0o777)); err != nil { //nolint:gosec // workers write there
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		load.users.Go(func() { load.ask(fmt.Sprintf("until=%s&user=%d", released, n)) })
+		// In the script, and not only with a worker: one that was just made counts as idle until
+		// it reads, and PHP-FPM makes none for who comes then.
 		eventually(t, "there is a worker for everybody", func() bool {
-			st, _ := l.status(first)
-			return st.Active >= n
+			return exists(fmt.Sprintf("%s-%d", released, n))
 		})
 	}
 	l.must("start what serves", l.Start(t.Context(), first))
 	l.must("promote what serves", l.Promote(t.Context(), first))
+	if err := os.WriteFile(released, nil, 0o600); err != nil {
+		t.Error(err)
+	}
 	load.done()
 	before := l.workers(first)
 	if before > 4 {

@@ -53,6 +53,8 @@ $asked = ($_GET['ms'] ?? 0) * 1000;
 $begun = microtime(true);
 if (isset($_GET['spin'])) { while (true) { } }
 while (isset($_GET['crash'])) { posix_kill(posix_getpid(), 11); }
+if (isset($_GET['until'])) { touch("{$_GET['until']}-{$_GET['user']}"); }
+while (isset($_GET['until']) && !is_file($_GET['until'])) { usleep(5000); clearstatcache(); }
 if ($asked) { usleep($asked); }
 $cut = $asked && (microtime(true) - $begun) * 1e6 < $asked * 0.99;
 header('Content-Type: application/json');
