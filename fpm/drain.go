@@ -228,7 +228,7 @@ func (c *calm) over(ctx context.Context, s *server) bool {
 		return time.Since(c.seen) > blind
 	}
 	c.seen = time.Now()
-	if w.active > 0 {
+	if w.busy() > 0 {
 		return false
 	}
 	pending, err = s.web.Pending()

@@ -108,7 +108,7 @@ func (s *server) endedKept() {
 //
 // That a worker has begun another request on the same connection proves that it is a
 // kept one. One that is just being made looks the same as one that is kept and not used.
-func (s *server) shutWaiting(ctx context.Context, seen map[waiting]sight) (active int, err error) {
+func (s *server) shutWaiting(ctx context.Context, seen map[waiting]sight) (busy int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	w, err := s.workers(ctx)
@@ -126,11 +126,11 @@ func (s *server) shutWaiting(ctx context.Context, seen map[waiting]sight) (activ
 			seen[on] = sight{time.Now(), worker.Requests}
 		case worker.Requests > first.requests || time.Since(first.at) >= keptIdle:
 			if err := s.shut(on); err != nil {
-				return w.active, err
+				return w.busy(), err
 			}
 		}
 	}
-	return w.active, nil
+	return w.busy(), nil
 }
 
 // readsFrom is the socket that a worker is blocked on in read(2) this very moment;

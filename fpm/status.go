@@ -37,7 +37,7 @@ type Status struct {
 	Since    time.Time `json:"since"`
 	Restarts int       `json:"restarts"`         // masters that died
 	Active   int       `json:"active"`           // workers with a request; -1: not known
-	Idle     int       `json:"idle"`             // likewise
+	Idle     int       `json:"idle"`             // the others, also those that are being made; likewise
 	Queue    int       `json:"queue"`            // connections that wait; -1: not known
 	Last     string    `json:"last,omitempty"`   // how the master before ended
 	Reason   string    `json:"reason,omitempty"` // why the next one could not be started
@@ -104,8 +104,12 @@ func (s *server) statusNow(ctx context.Context) Status {
 type workers struct {
 	pool         string
 	active, idle int
+	making       int      // of the idle ones: those that can't take a request yet
 	reading      []worker // those that wait for a request on a connection, or read one
 }
+
+// busy is how many have somebody to answer: one that is being made was made for somebody.
+func (w workers) busy() int { return w.active + w.making }
 
 // worker is one child of PHP-FPM, as its status page has it.
 type worker struct {
@@ -135,13 +139,17 @@ func countWorkers(page []byte) (workers, error) {
 	}
 	w := workers{pool: p.Pool}
 	for _, one := range p.Processes {
-		if one.State == "Idle" {
+		switch one.State {
+		case "Creating":
+			w.making++
 			w.idle++
-		} else {
-			w.active++
-		}
-		if one.State == "Reading headers" {
+		case "Idle":
+			w.idle++
+		case "Reading headers":
 			w.reading = append(w.reading, one)
+			fallthrough
+		default:
+			w.active++
 		}
 	}
 	return w, nil

@@ -17,3 +17,12 @@ func FuzzStatusPage(f *testing.F) {
 		}
 	})
 }
+
+// A worker that is being made has no request yet, and is not to be taken for one that rests.
+func TestWorkersThatAreBeingMade(t *testing.T) {
+	t.Parallel()
+	w, err := countWorkers([]byte(`{"processes":[{"state":"Creating"},{"state":"Idle"},{"state":"Running"},{"state":"Reading headers"}]}`))
+	if err != nil || w.active != 2 || w.idle != 2 || w.busy() != 3 || len(w.reading) != 1 {
+		t.Errorf("%+v, busy %d, %v", w, w.busy(), err)
+	}
+}
