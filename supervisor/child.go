@@ -313,6 +313,9 @@ func (c *Child) moveOutput() {
 // finish says that the child has ended, after its last output. It lets go when superd
 // does: an end that nobody has acknowledged is told to the next one.
 func (c *Child) finish(e client.Exit) {
+	if !c.hearOut() {
+		return
+	}
 	main, ended := c.lastOf()
 	if !ended {
 		return
@@ -324,6 +327,20 @@ func (c *Child) finish(e client.Exit) {
 	}
 	c.exit = c.judge(e, main)
 	close(c.exited)
+}
+
+// hearOut waits until its last words have been heard: they and its end come by two ways,
+// and one of them may name an heir, so that this is no end. False: superd lets go before.
+func (c *Child) hearOut() bool {
+	if c.children.notify == nil {
+		return true
+	}
+	select {
+	case <-c.children.notify.Settled():
+		return true
+	case <-c.children.stopped:
+		return false
+	}
 }
 
 // judge is how the child has ended: as its main process did, if it has named one.

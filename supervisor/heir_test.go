@@ -4,7 +4,9 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -79,6 +81,34 @@ func TestHeir(t *testing.T) {
 	}
 	s.Retire() // maybe before the next one is named, which is told then
 	wait(t, "it is gone", s.Gone())
+}
+
+// The word that names it and the end of the one that was started come by two ways, and the
+// end may be there first.
+func TestHeirIsHeardOfAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	f := newHouse(t).open(t)
+	slow := f.start("slow", "play print:here term STATUS=hm print:said term exit:0", "here")
+	slow.mu.Lock() // who hears is held up as soon as it speaks
+	goOn := sync.OnceFunc(slow.mu.Unlock)
+	defer goOn()
+	if err := syscall.Kill(slow.proc.PID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it has spoken", func() bool { return slices.Contains(slow.Tail(9), "said") })
+	s := speaking(f, "w", "heir:pid,term,leave:0 leave:0", policy())
+	pid := saidPID(t, s)
+	first := s.Child()
+	eventually(t, "the one that was started is gone", func() bool { return !lives(first.FirstPID()) })
+	time.Sleep(300 * time.Millisecond) // its end is told
+	goOn()
+	eventually(t, "the heir is the main process", func() bool { return first.PID() == pid })
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e := s.end(t, 0); !e.Planned || lives(pid) {
+		t.Errorf("the end: %s", e.Exit)
+	}
 }
 
 // One that is named when the stop has begun already is told as well.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,10 @@ type Server struct {
 	path   string
 	conn   *net.UnixConn
 	before *net.UnixConn // the socket of an earlier superd, with what it has not read; nil: none
+
+	mu      sync.Mutex
+	waiting []chan struct{} // of Settled
+	lost    bool            // nobody reads any more
 }
 
 // Listen makes the socket at path, in the place of one that an earlier superd
@@ -89,20 +94,24 @@ func (s *Server) readBefore(hear func(Message)) {
 		return
 	}
 	defer func() { _ = s.before.Close(); s.before = nil }() // it is empty
-	raw, err := s.before.SyscallConn()
+	drain(s.before, hear)
+}
+
+// drain reads what has been said, and waits for no more.
+func drain(conn *net.UnixConn, hear func(Message)) {
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return
 	}
 	buf, oob := room()
 	for more := true; more; {
-		err := raw.Read(func(fd uintptr) bool {
+		err := raw.Control(func(fd uintptr) {
 			n, rights, _, _, err := unix.Recvmsg(int(fd), buf, oob, unix.MSG_DONTWAIT)
 			if more = err == nil; more {
 				if m := message(buf[:n], oob[:rights]); m.PID > 0 {
 					hear(m)
 				}
 			}
-			return true // never wait
 		})
 		more = more && err == nil
 	}
@@ -111,28 +120,78 @@ func (s *Server) readBefore(hear func(Message)) {
 // Path is the value of NOTIFY_SOCKET.
 func (s *Server) Path() string { return s.path }
 
+// Settled is closed when Run has given all to hear that was said before, or the socket is
+// lost; not when Run was told to end. A process speaks here and ends elsewhere: who learns
+// of its end waits for this, and knows its last words.
+func (s *Server) Settled() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	settled := make(chan struct{})
+	if s.lost {
+		close(settled)
+		return settled
+	}
+	s.waiting = append(s.waiting, settled)
+	s.wake()
+	return settled
+}
+
+// wake has Run look up from its reading.
+func (s *Server) wake() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) } // only fails once closed
+
+// settle hears what has been said, for those who wait for it.
+func (s *Server) settle(hear func(Message)) {
+	s.mu.Lock()
+	settled := s.waiting
+	s.waiting = nil
+	_ = s.conn.SetReadDeadline(time.Time{}) // only fails once closed
+	s.mu.Unlock()
+	drain(s.conn, hear)
+	for _, one := range settled {
+		close(one)
+	}
+}
+
+// lose lets go those who wait.
+func (s *Server) lose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = true
+	for _, one := range s.waiting {
+		close(one)
+	}
+}
+
 // Run gives each message to hear, one at a time, until ctx ends. hear must not
 // block. What is no message of sd_notify, or is too long, is dropped; descriptors
 // that come along are closed.
 func (s *Server) Run(ctx context.Context, hear func(Message)) error {
 	s.readBefore(hear)
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) }) // only fails once closed
+	stop := context.AfterFunc(ctx, s.wake)
 	defer stop()
 	buf, oob := room()
 	for {
 		m, err := receive(s.conn, buf, oob)
 		switch {
+		case err == nil:
+			if m.PID > 0 {
+				hear(m)
+			}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			s.settle(hear)
+			if ctx.Err() != nil { // only now: its word to wake may have been undone
+				return nil
+			}
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
+			s.lose()
 			return fmt.Errorf("read notify socket: %w", err)
-		case err != nil: // the kernel is short of memory; the next may be well
+		default: // the kernel is short of memory; the next may be well
 			select {
 			case <-ctx.Done():
 			case <-time.After(100 * time.Millisecond):
 			}
-		case m.PID > 0:
-			hear(m)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -109,6 +110,51 @@ func TestMessages(t *testing.T) {
 	if !slices.Equal(e.heard, want) {
 		t.Errorf("heard %+v", e.heard)
 	}
+}
+
+// Who is told of an end elsewhere knows all that was said before.
+func TestSettled(t *testing.T) {
+	e := listen(t)
+	c := dial(t, e.Path())
+	for n := range 2000 {
+		for range n % 7 {
+			if _, err := c.Write([]byte("WATCHDOG=1")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := fmt.Fprintf(c, "STATUS=%d", n); err != nil {
+			t.Fatal(err)
+		}
+		var others sync.WaitGroup
+		for range 2 {
+			others.Go(func() { <-e.Settled() })
+		}
+		<-e.Settled()
+		e.mu.Lock()
+		last := e.heard[len(e.heard)-1].Status
+		e.mu.Unlock()
+		if last != fmt.Sprint(n) {
+			t.Fatalf("the last word heard is %q, and %d was said", last, n)
+		}
+		others.Wait()
+	}
+}
+
+// Nobody waits for one that is lost.
+func TestSettledOfALostSocket(t *testing.T) {
+	s, err := Listen(filepath.Join(t.TempDir(), "notify"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := s.Settled()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context(), func(Message) {}); err == nil {
+		t.Error("it reads what is closed")
+	}
+	<-before
+	<-s.Settled()
 }
 
 // A child leads a session of its own; this test's own may be out of sight, which
