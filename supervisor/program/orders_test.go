@@ -211,6 +211,7 @@ func TestStartBeginsTheCountAnew(t *testing.T) {
 	bad.MaxRestarts, bad.Backoff.First, bad.Backoff.Max = 1, time.Hour, 2*time.Hour
 	s := r.superd(bad)
 	s.is("bad:0", supervisor.Backing)
+	s.hears(program.Failed, 1) // counted, so that it does not count for the next
 	for n := 2; n < 4; n++ {
 		if results, err := s.Start(t.Context(), "bad"); err != nil || results["bad"] == nil {
 			t.Errorf("%v, %v", results, err)

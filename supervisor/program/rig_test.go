@@ -218,6 +218,18 @@ func (s *superd) heard(kind string) []program.Event {
 	return slices.DeleteFunc(slices.Clone(s.events), func(e program.Event) bool { return e.Kind != kind })
 }
 
+// hears waits until there were n events of a kind. They are told a little later than the
+// state shows.
+func (s *superd) hears(kind string, n int) {
+	s.r.t.Helper()
+	s.r.soon(fmt.Sprintf("%d events %s", n, kind), func() string {
+		if all := s.heard(kind); len(all) != n {
+			return fmt.Sprintf("%d: %+v", len(all), all)
+		}
+		return ""
+	})
+}
+
 // must is for orders that are to go well.
 func (s *superd) must(results program.Results, err error) {
 	s.r.t.Helper()

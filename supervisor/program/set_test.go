@@ -148,9 +148,8 @@ func TestAfterOneThatFails(t *testing.T) {
 	if text := strings.Join(s.Problems(), "; "); !strings.Contains(text, "db:0 is fatal: gave up after 3 failures within 1m0s: exit 3") || !strings.Contains(text, "job:0 is waiting: for db:0") {
 		t.Errorf("problems %q", text)
 	}
-	if len(s.heard(program.GaveUp)) != 1 || len(s.heard(program.Failed)) != 3 {
-		t.Errorf("%d failures heard, %d times given up", len(s.heard(program.Failed)), len(s.heard(program.GaveUp)))
-	}
+	s.hears(program.Failed, 3)
+	s.hears(program.GaveUp, 1)
 }
 
 // What crashes on and on is tried on and on, ever more slowly, unless its configuration
@@ -441,12 +440,7 @@ func TestStopAtAnyTime(t *testing.T) {
 	if r.times("start front:0") != 0 {
 		t.Error("what waited was started")
 	}
-	r.soon("the kill is told", func() string { // a little later than the state shows
-		if n := len(s.heard(program.Killed)); n != 1 {
-			return fmt.Sprint(n)
-		}
-		return ""
-	})
+	s.hears(program.Killed, 1)
 	if r.times("told deaf:0") != 1 {
 		t.Errorf("told %d times", r.times("told deaf:0"))
 	}

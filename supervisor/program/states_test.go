@@ -74,9 +74,8 @@ func TestReasons(t *testing.T) {
 			t.Errorf("%s: %q", name, st.Reason)
 		}
 	}
-	if n := len(s.heard(program.Failed)); n != 6 || len(s.heard(program.GaveUp)) != 3 {
-		t.Errorf("%d failures", n)
-	}
+	s.hears(program.Failed, 6)
+	s.hears(program.GaveUp, 3)
 	s.is("well:0", supervisor.Running)
 	s.must(s.Signal(syscall.SIGKILL, "well"))
 	r.soon("it is up again", func() string {
