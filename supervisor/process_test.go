@@ -138,6 +138,27 @@ func (s *subject) end(t *testing.T, n int) ProcessEvent {
 	return s.ends()[n]
 }
 
+// patient hears that it is to go, and goes when it is told again: two signals at once
+// would be one, so the second is for after hears.
+const patient = "play print:well term print:told term exit:0"
+
+// hears waits until a patient one has heard that it is to go.
+func (s *subject) hears() {
+	s.t.Helper()
+	eventually(s.t, "it hears that it is to go", func() bool {
+		c := s.Child()
+		return c != nil && slices.Contains(c.Tail(9), "told")
+	})
+}
+
+// goes tells it that by itself; a stop tells only once.
+func (s *subject) goes() {
+	s.t.Helper()
+	if err := s.Signal(syscall.SIGTERM); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func (s *subject) isStory(want ...State) {
 	s.t.Helper()
 	for end := time.Now().Add(long); !slices.Equal(s.story(), want); {
@@ -416,29 +437,31 @@ func TestStopWhileItStarts(t *testing.T) {
 
 func TestStopOverruled(t *testing.T) {
 	f := newHouse(t).open(t)
-	s := newSubject(f, "dawdle 500", policy()).run()
+	s := newSubject(f, patient, policy()).run()
 	s.until(Running)
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Stop(t.Context()) }()
-	s.until(Stopping)
+	s.hears()
 	s.Start()
 	if err := <-stopped; err == nil {
 		t.Error("stop came back as done, and it was started meanwhile")
 	}
+	s.goes()
 	eventually(t, "another life", func() bool { return len(s.ends()) == 1 && s.Status().State == Running })
 }
 
 func TestTwoRestartsGiveOneProcess(t *testing.T) {
 	f := newHouse(t).open(t)
-	s := newSubject(f, "dawdle 200", policy()).run()
+	s := newSubject(f, patient, policy()).run()
 	s.until(Running)
 	var both sync.WaitGroup
 	for range 2 {
 		both.Go(s.Restart)
 	}
 	both.Wait()
-	s.until(Stopping)
+	s.hears()
 	s.Restart() // the life that ends is not the one to come
+	s.goes()
 	eventually(t, "a new life", func() bool { return len(s.ends()) == 1 && s.Status().State == Running })
 	time.Sleep(300 * time.Millisecond) // long enough for a second restart to show
 	if got := s.Status(); got.Restarts != 1 || got.State != Running || s.lives() != 2 {
@@ -489,15 +512,17 @@ func TestKillIsForOneStop(t *testing.T) {
 
 func TestRetireWhileItStops(t *testing.T) {
 	f := newHouse(t).open(t)
-	s := newSubject(f, "dawdle 500", policy()).run()
+	s := newSubject(f, patient, policy()).run()
 	s.until(Running)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Stop(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("stop that is not waited for: %v", err)
 	}
-	s.until(Stopping)
+	s.hears()
 	s.Retire()
+	s.until(Draining)
+	s.goes()
 	wait(t, "gone", s.Gone())
 	s.isStory(Stopped, Starting, Running, Stopping, Draining, Stopped)
 }
@@ -530,7 +555,7 @@ func TestAdoption(t *testing.T) {
 	f.leave()
 
 	f = h.open(t)
-	s = newSubject(f, "dawdle 1000", policy())
+	s = newSubject(f, patient, policy())
 	s.Adopt(f.Adopted()[0])
 	s.run()
 	s.until(Running)
@@ -541,15 +566,18 @@ func TestAdoption(t *testing.T) {
 	eventually(t, "a life of its own", func() bool { return len(s.ends()) == 1 && s.Status().State == Running })
 	slow := s.Child()
 	s.Restart()
-	s.until(Stopping)
+	s.hears()
 	eventually(t, "it is told", func() bool { return !slow.Told().IsZero() })
 	s.stop()
 	f.leave()
 
 	f = h.open(t)
-	s = newSubject(f, "exit 3 300", policy())
+	sign := filepath.Join(h.dir, "sign")
+	s = newSubject(f, "waitfor "+sign, policy())
 	s.Adopt(f.Adopted()[0])
 	s.run()
+	s.until(Stopping)
+	s.goes()
 	eventually(t, "the stop is gone on with", func() bool { return len(s.ends()) == 1 })
 	if e := s.end(t, 0); !e.Planned || e.Exit.Code() != 0 || e.Child.PID() != slow.PID() {
 		t.Errorf("the end: %s, %+v", e.Exit, e)
@@ -558,6 +586,9 @@ func TestAdoption(t *testing.T) {
 	dying := s.Child()
 	s.stop()
 	f.leave()
+	if err := os.WriteFile(sign, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "it dies while nobody looks", func() bool { return !lives(dying.PID()) })
 
 	f = h.open(t)
@@ -565,7 +596,7 @@ func TestAdoption(t *testing.T) {
 	s.Adopt(f.Adopted()[0])
 	s.run()
 	eventually(t, "its end is heard", func() bool { return len(s.ends()) == 1 })
-	if e := s.end(t, 0); e.Planned || e.Exit.Code() != 3 {
+	if e := s.end(t, 0); e.Planned || e.Exit.Code() != 7 {
 		t.Errorf("the end: %s, %+v", e.Exit, e)
 	}
 	s.until(Running)
@@ -578,7 +609,10 @@ func TestAdoptionKeepsThePast(t *testing.T) {
 	s := newSubject(f, "exit 3 300", policy()).run()
 	eventually(t, "two lives are over", func() bool { return len(s.ends()) >= 2 })
 	s.be("well")
-	s.until(Running)
+	eventually(t, "one stays", func() bool { // before that, one more may have been made that does not
+		c := s.Child()
+		return c != nil && strings.HasPrefix(strings.Join(c.Tail(1), ""), "well") && s.Status().State == Running
+	})
 	before := s.Status()
 	s.stop()
 	f.leave()

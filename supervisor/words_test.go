@@ -42,11 +42,11 @@ func TestItStopsByItself(t *testing.T) {
 	f := newHouse(t).open(t)
 	p := policy()
 	p.Restart, p.Planned = Unexpected, []int{0}
-	s := speaking(f, "w", "READY=1 term STOPPING=1 wait:300 exit:0", p)
+	s := speaking(f, "w", "READY=1 term STOPPING=1 term exit:0", p)
 	s.until(Running)
-	if err := s.Signal(15); err != nil {
-		t.Fatal(err)
-	}
+	s.goes()
+	s.until(Stopping)
+	s.goes()
 	s.until(Stopped)
 	s.isStory(Stopped, Starting, Running, Stopping, Stopped)
 	if e := s.end(t, 0); !e.Planned || e.Err != nil || !e.Child.Told().IsZero() {
