@@ -44,6 +44,17 @@ func policy() Policy {
 	}
 }
 
+// notifiedOnceThere is Notified, counted from when the child is there: a busy machine takes
+// its time to start one.
+func notifiedOnceThere(d time.Duration) func(context.Context, *Child) error {
+	return func(ctx context.Context, c *Child) error {
+		if err := Wrote(present, long)(ctx, c); err != nil {
+			return err
+		}
+		return Notified(d)(ctx, c)
+	}
+}
+
 func newSubject(f *fleet, mood string, p Policy) *subject {
 	s := &subject{t: f.t, mood: mood, ran: make(chan error, 1)}
 	s.Process = NewProcess(f.Children, "w", p, func(ctx context.Context) (Spec, error) {
@@ -299,7 +310,7 @@ func TestRestartPolicies(t *testing.T) {
 func TestNeverReady(t *testing.T) {
 	f := newHouse(t).open(t)
 	p := policy()
-	p.Proof = Notified(200 * time.Millisecond)
+	p.Proof = notifiedOnceThere(200 * time.Millisecond)
 	s := newSubject(f, "well", p).run()
 	eventually(t, "two lives", func() bool { return len(s.ends()) >= 2 })
 	for _, e := range s.ends() {
@@ -307,7 +318,7 @@ func TestNeverReady(t *testing.T) {
 			t.Errorf("the end: %+v", e)
 		}
 	}
-	s.be("ready")
+	s.be("play READY=1 print:well term")
 	s.until(Running)
 	s.Retire()
 	wait(t, "gone", s.Gone())

@@ -36,7 +36,7 @@ func TestPlannedCodeTooSoon(t *testing.T) {
 func TestPlannedCodeOfTheUnproved(t *testing.T) {
 	t.Parallel()
 	p := policy()
-	p.Planned, p.Proof = []int{0}, Notified(time.Second)
+	p.Planned, p.Proof = []int{0}, notifiedOnceThere(100*time.Millisecond)
 	s := newSubject(newHouse(t).open(t), "well", p).run()
 	if e := s.end(t, 0); e.Planned || e.Err == nil || e.Exit.Code() != 0 {
 		t.Errorf("the end: %+v, %s", e, e.Exit)
