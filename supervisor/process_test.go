@@ -454,10 +454,10 @@ func TestStopOverruled(t *testing.T) {
 	go func() { stopped <- s.Stop(t.Context()) }()
 	s.hears()
 	s.Start()
+	s.goes()
 	if err := <-stopped; err == nil {
 		t.Error("stop came back as done, and it was started meanwhile")
 	}
-	s.goes()
 	eventually(t, "another life", func() bool { return len(s.ends()) == 1 && s.Status().State == Running })
 }
 
