@@ -234,9 +234,25 @@ func TestLogsBeforeTheFirstLife(t *testing.T) {
 	}
 	enough := errors.New("enough")
 	heard := make(chan error, 2)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	go func() {
+		heard <- d.Logs(ctx, control.LogQuery{Name: "late", Follow: true}, func(l control.LogLine) error {
+			if l.Process == "late:0" && l.Line == "first" {
+				return enough
+			}
+			return nil
+		})
+	}()
+	awaited := func(name string) bool { return slices.Contains(d.output.Names(), name) }
+	for ; !awaited("late:0") || !awaited("late:1"); time.Sleep(time.Millisecond) {
+		if ctx.Err() != nil {
+			t.Fatal("nobody waits for late:0 and late:1")
+		}
+	}
 	attached := make(chan struct{})
 	go func() {
-		heard <- d.Attach(t.Context(), "late:0", func(b []byte) error {
+		heard <- d.Attach(ctx, "late:0", func(b []byte) error {
 			if b == nil {
 				close(attached)
 			} else if string(b) == "first\n" {
@@ -245,20 +261,11 @@ func TestLogsBeforeTheFirstLife(t *testing.T) {
 			return nil
 		})
 	}()
-	go func() {
-		heard <- d.Logs(t.Context(), control.LogQuery{Name: "late", Follow: true}, func(l control.LogLine) error {
-			if l.Process == "late:0" && l.Line == "first" {
-				return enough
-			}
-			return nil
-		})
-	}()
-	for end := time.Now().Add(time.Minute); !slices.Contains(d.output.Names(), "late:1"); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("nobody waits for late:1")
-		}
+	select {
+	case <-attached:
+	case <-ctx.Done():
+		t.Fatal("nobody is attached to late:0")
 	}
-	<-attached
 	fmt.Fprintln(begin(t, d, "late:0"), "first")
 	for range 2 {
 		if err := <-heard; !errors.Is(err, enough) {
