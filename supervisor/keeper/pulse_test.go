@@ -41,6 +41,9 @@ func bePulsing(args []string) error {
 		}
 		child = ch.PID
 	}
+	if err := c.Beat(pulseWithin); err != nil { // whoever reads the note may stop this process at once
+		return err
+	}
 	if err := note(args[0], fmt.Sprintf("superd %d child %d", os.Getpid(), child)); err != nil {
 		return err
 	}

@@ -127,7 +127,7 @@ func TestExitDuringRenewalIsSeen(t *testing.T) {
 		select {
 		case e := <-c.Exits():
 			acknowledge(t, c, e)
-		case <-time.After(ends + 2*time.Second):
+		case <-time.After(ends + patience):
 			t.Fatalf("round %d: the end of a child %s after the beginning of a renewal is not seen", round, ends)
 		}
 	}
