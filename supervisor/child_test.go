@@ -156,7 +156,7 @@ func TestStopLetsTheRestFinish(t *testing.T) {
 		t.Fatal(err)
 	}
 	c = f.start("v", "shell deaf", "deaf")
-	exit, _, err := c.Stop(t.Context(), syscall.SIGTERM, 2*time.Second, nil)
+	exit, _, err := c.Stop(t.Context(), syscall.SIGTERM, 5*time.Second, nil)
 	if err != nil || exit.Code() != 0 {
 		t.Errorf("%s, %v", exit, err)
 	}
@@ -254,7 +254,7 @@ func TestNowCutsAStopShort(t *testing.T) {
 func TestAChildMayAskForMoreTime(t *testing.T) {
 	f := newHouse(t).open(t)
 	c := f.start("w", "extend", "extend")
-	exit, killed, err := c.Stop(t.Context(), syscall.SIGTERM, 500*time.Millisecond, nil)
+	exit, killed, err := c.Stop(t.Context(), syscall.SIGTERM, 3*time.Second, nil)
 	if err != nil || killed || exit.Code() != 0 {
 		t.Errorf("%s, %v, %v", exit, killed, err)
 	}
@@ -450,6 +450,7 @@ func TestToldAndNotNoted(t *testing.T) {
 	if err := f.keeper.Tell(nil, c.Slot(), c.PID(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "it has heard", func() bool { return slices.Contains(c.Tail(9), "term 1") })
 	f.leave()
 	f = h.open(t)
 	next := f.Adopted()[0]

@@ -114,7 +114,7 @@ func TestStopTakesWhoHides(t *testing.T) {
 	if got := h.leaves(t); !slices.Equal(got, []string{"other@1", "shop.w:1@1"}) {
 		t.Errorf("leaves %v", got)
 	}
-	if exit, killed, err := c.Stop(t.Context(), syscall.SIGTERM, 300*time.Millisecond, nil); err != nil || killed || exit.Code() != 0 {
+	if exit, killed, err := c.Stop(t.Context(), syscall.SIGTERM, 3*time.Second, nil); err != nil || killed || exit.Code() != 0 {
 		t.Errorf("%s, %v, %v", exit, killed, err)
 	}
 	if lives(pid) {

@@ -286,13 +286,13 @@ func beSaying(args []string) {
 	<-terms
 }
 
-// beBegging asks for two more seconds, twice, and leaves.
+// beBegging asks for twenty more seconds, three times, and leaves before they are over.
 func beBegging([]string) {
 	fmt.Println("extend")
 	<-terms
 	for range 3 {
 		tellSuperd("EXTEND_TIMEOUT_USEC=20000000")
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(1200 * time.Millisecond)
 	}
 }
 

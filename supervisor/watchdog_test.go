@@ -129,12 +129,13 @@ func TestWatchdogOfTheStopped(t *testing.T) {
 func TestWatchdogOfAHeldUpSuperd(t *testing.T) {
 	t.Parallel()
 	f := newHouse(t).open(t)
-	s := guarded(f, "READY=1 feed:100", policy()).run()
-	s.until(Running)
+	s := guarded(f, "READY=1 feed:100", policy())
+	s.dog = 4 * time.Second // it is doubted for a second then, before it is ended
+	s.run().until(Running)
 	f.mu.Lock() // no message reaches its child
-	time.Sleep(dog + dog/8)
+	time.Sleep(s.dog + 100*time.Millisecond)
 	f.mu.Unlock()
-	time.Sleep(dog)
+	time.Sleep(s.dog)
 	if n := len(s.ends()); n != 0 {
 		t.Errorf("it was ended: %s", s.end(t, 0).Exit)
 	}
