@@ -153,7 +153,7 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	begin(t, inMood(t, "serve", path, nil))
 	var held []net.Conn
 	for range 100 {
-		c, err := net.DialTimeout("unix", path, time.Second)
+		c, err := net.DialTimeout("unix", path, 30*time.Second)
 		if err != nil {
 			break // what waits to be accepted is full
 		}

@@ -38,8 +38,8 @@ func (h *inHand) tell() {
 // lingering is how long a connection that was accepted may take to ask.
 const lingering = time.Second
 
-// wait returns when all have been answered, or some do not ask. It is called once.
-func (h *inHand) wait() {
+// wait returns when all have been answered, or some do not ask for so long. It is called once.
+func (h *inHand) wait(patience time.Duration) {
 	h.mu.Lock()
 	none := make(chan struct{})
 	h.none = none
@@ -47,6 +47,6 @@ func (h *inHand) wait() {
 	h.mu.Unlock()
 	select {
 	case <-none:
-	case <-time.After(lingering):
+	case <-time.After(patience):
 	}
 }

@@ -30,6 +30,7 @@ func lodging(t *testing.T) (path string, serve func(s *Socket) (stop func())) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		server := NewServer(Options{Daemon: &fakeDaemon{}, Events: events, Log: log})
+		server.lingering = 20 * time.Second // whoever is waited for here does ask
 		go func() { done <- server.Run(ctx, s) }()
 		return func() {
 			cancel()

@@ -28,6 +28,7 @@ type Server struct {
 	connections *quota
 	followers   *quota
 	patience    time.Duration // with a client that does not read: writePatience
+	lingering   time.Duration // for one that does not ask, at the end
 }
 
 // Options are what a Server needs. It writes a line to Log for every change that is
@@ -44,7 +45,7 @@ type Options struct {
 func NewServer(o Options) *Server {
 	s := &Server{
 		daemon: o.Daemon, events: o.Events, log: o.Log, naming: o.Naming,
-		connections: connections(), followers: followers(), patience: writePatience,
+		connections: connections(), followers: followers(), patience: writePatience, lingering: lingering,
 	}
 	s.SetRules(o.Rules)
 	return s
@@ -129,7 +130,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	stop(release.ErrStopping)
 	server.SetKeepAlivesEnabled(false)
-	hand.wait()
+	hand.wait(s.lingering)
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
 	defer cancel()
 	if server.Shutdown(bounded) != nil {

@@ -163,7 +163,7 @@ func TestStopLeavesNobodyHanging(t *testing.T) {
 	defer idle.Close()
 	began := time.Now()
 	h.stop()
-	if took := time.Since(began); took > 2*stopPatience {
+	if took := time.Since(began); took > 6*stopPatience {
 		t.Errorf("it took %s", took)
 	}
 	var answer ErrorAnswer
@@ -365,6 +365,7 @@ func TestDetaching(t *testing.T) {
 
 func TestWhoIsFarBehindIsToldAndCutOff(t *testing.T) {
 	h := newHouse(t)
+	h.server.patience = time.Minute // it reads nothing while all of it is written
 	_, in := h.raw("GET", "/v1/events?follow=1", "")
 	long := strings.Repeat("x", 4<<10)
 	for n := range 3 * maxEventBytes / len(long) { // three times what is kept
