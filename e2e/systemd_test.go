@@ -143,12 +143,14 @@ func (m *machine) follow(old string) {
 }
 
 // fleet are the processes of PHP in the unit, as PID and start time. Processes come and
-// go while it looks: what bash says of those that have gone is thrown away.
+// go while it looks: what bash says of those that have gone is thrown away. What a master
+// of php-fpm has just forked has its title still, and is none.
 func (m *machine) fleet() []string {
 	m.t.Helper()
 	out := m.must("bash", "-c", `exec 2>/dev/null
 for p in /proc/[0-9]*; do c=$(tr '\0' ' ' <$p/cmdline) || continue
-case "$c" in bash*) ;; "php-fpm: master"*|php8.2*|*/php8.2*) s=$(sed 's/.*) //' $p/stat) && echo "$p $(echo "$s" | cut -d' ' -f20)";; esac; done; true`)
+case "$c" in bash*) ;; "php-fpm: master"*|php8.2*|*/php8.2*) s=$(sed 's/.*) //' $p/stat) || continue
+case "$(tr '\0' ' ' </proc/$(echo "$s" | cut -d' ' -f2)/cmdline)" in "php-fpm: master"*) ;; *) echo "$p $(echo "$s" | cut -d' ' -f20)";; esac;; esac; done; true`)
 	if out == "" {
 		return nil
 	}
