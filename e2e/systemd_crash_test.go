@@ -23,7 +23,7 @@ import (
 // goes on with everything.
 func TestUnitWatchdog(t *testing.T) {
 	m := newUnit(t, systemdConfig)
-	m.install("/etc/systemd/system/superd.service.d/soon.conf", []byte("[Service]\nWatchdogSec=3\n"), 0o644)
+	m.install("/etc/systemd/system/superd.service.d/soon.conf", []byte("[Service]\nWatchdogSec=8\n"), 0o644)
 	m.install("/srv/shop/releases/r1/public/index.php", []byte("<?php echo 'r1';"), 0o644)
 	m.start()
 	m.active()
