@@ -258,7 +258,9 @@ func TestUpgradesUnderLoad(t *testing.T) {
 	prober.end(t)
 	unharmed(t, run.Stop())
 	s.wroteAll("chatty")
-	eventually(t, 10*time.Second, "the follower has seen all", func() bool { return len(events.seen()) >= n })
+	eventually(t, 10*time.Second, "the follower has seen all", func() bool {
+		return strings.Count(strings.Join(events.seen(), "\n"), `"superd.started"`) >= n
+	})
 	gapless(t, events.end(), n)
 	counted(t, lines.end())
 }
