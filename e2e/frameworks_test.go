@@ -201,7 +201,7 @@ func (s *workshop) overSwitches() {
 	s.settle()
 	s.wholly("r2", 40*time.Second)
 	s.byOneRelease()
-	s.noneBeganWhenTold(time.Second)
+	s.noneBeganWhenTold(3 * time.Second)
 	s.blamed()
 }
 
