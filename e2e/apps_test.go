@@ -329,7 +329,7 @@ func TestKilledInTheMiddleOfTwoSwitches(t *testing.T) {
 		}
 		return 3
 	}
-	s := newStreet(t, lab.Config{Children: 8, Workers: 2, Watch: "2s", Drain: "5s"}, "")
+	s := newStreet(t, lab.Config{Children: 8, Workers: 2, Watch: "4s", Drain: "5s"}, "")
 	addRelease(t, s.Lab, "r3", shop.UpHangs())
 	visited := s.visitors()
 	for _, tt := range []struct {

@@ -85,7 +85,7 @@ func (s *site) isKnownForBad(name string, exit int) {
 // A worker that does not end when it is told to is killed at its deadline, and that
 // is announced: its job is lost.
 func TestDeafWorkerIsKilledAndAnnounced(t *testing.T) {
-	s := newSite(t, lab.Config{Children: 4, Workers: 2, Stop: "2s"}, "$realpath_root")
+	s := newSite(t, lab.Config{Children: 4, Workers: 2, Stop: "6s"}, "$realpath_root")
 	addRelease(t, s.Lab, "deaf", shop.WorkersDeaf())
 	s.ctl(0, "switch", "deaf")
 	s.ctl(0, "switch", "r2")

@@ -5,6 +5,7 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,7 +84,7 @@ func TestDeployTools(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newLinkSite(t, lab.Config{Children: 8, Workers: 2}, "settle = \"500ms\"\n")
+			s := newLinkSite(t, lab.Config{Children: 8, Workers: 2}, "settle = \"3s\"\n") // so long superctl may take to come after the link
 			addRelease(t, s.Lab, "sick", shop.UpFails())
 			run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 60})
 
@@ -142,7 +143,11 @@ func TestKilledWithAMovedLink(t *testing.T) {
 	for point, want := range map[string]string{"": "r2", "verifying.before": "r1", "rotating.before": "r2"} {
 		t.Run(cmp.Or(point, "before it begins"), func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "failpoint")
-			s := newLinkSite(t, lab.Config{Children: 8, Workers: 2}, "settle = \"300ms\"\n", "SUPERD_FAILPOINT="+file)
+			settle := "300ms"
+			if point == "" {
+				settle = "3s" // until then superd is killed
+			}
+			s := newLinkSite(t, lab.Config{Children: 8, Workers: 2}, fmt.Sprintf("settle = %q\n", settle), "SUPERD_FAILPOINT="+file)
 			run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 60})
 			if err := os.WriteFile(file, []byte(point), 0o644); err != nil {
 				t.Fatal(err)
@@ -167,7 +172,7 @@ func TestKilledWithAMovedLink(t *testing.T) {
 // A link that leads nowhere goes back after the grace; a directory in its place stays,
 // and so does what runs.
 func TestLinkIsLost(t *testing.T) {
-	s := newLinkSite(t, lab.Config{Children: 4, Workers: 1}, "settle = \"200ms\"\nmissing_grace = \"1s\"\n")
+	s := newLinkSite(t, lab.Config{Children: 4, Workers: 1}, "settle = \"200ms\"\nmissing_grace = \"4s\"\n")
 	for _, script := range []string{`rm current`, `ln -sfn releases/r9 current`, `ln -sfn /tmp current`} {
 		s.shell(script, "")
 		s.ctl(5, "switch", "--adopt")
@@ -180,7 +185,7 @@ func TestLinkIsLost(t *testing.T) {
 		return o.Code == 4 && strings.Contains(o.Out, "not a symbolic link")
 	})
 	s.ctl(5, "switch", "--adopt")
-	time.Sleep(3 * time.Second) // longer than the grace
+	time.Sleep(5 * time.Second) // longer than the grace
 	s.shell(`test -f current/precious; rm -r current; ln -s releases/r2 current`, "")
 	s.wholly("r2", 20*time.Second)
 }

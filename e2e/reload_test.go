@@ -174,7 +174,7 @@ func (s *site) generated() string {
 // What cannot be: a bad file with all that is wrong, an app in the middle of a switch,
 // people who may not. Nothing is changed then. SIGHUP does what superctl reload does.
 func TestReloadRefused(t *testing.T) {
-	s := newSite(t, lab.Config{Children: 4, Workers: 2, Watch: "4s", More: "\n[[access]]\nuser = \"www-data\"\nrole = \"operate\"\n"}, "$realpath_root")
+	s := newSite(t, lab.Config{Children: 4, Workers: 2, Watch: "8s", More: "\n[[access]]\nuser = \"www-data\"\nrole = \"operate\"\n"}, "$realpath_root")
 	good, err := os.ReadFile(s.ConfigFile())
 	if err != nil {
 		t.Fatal(err)

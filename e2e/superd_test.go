@@ -138,7 +138,7 @@ func TestDeathWithoutSuperdIsKnown(t *testing.T) {
 // the first page of the old release in less than 100 ms.
 func TestRollbackIsAsFastAsTheFlip(t *testing.T) {
 	s := newSite(t, lab.Config{Children: 16, Workers: 2, Watch: "30s"}, "$realpath_root")
-	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 300, Mix: []load.Route{{Name: "5 ms", Path: "/", Share: 1}}})
+	run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 100, Mix: []load.Route{{Name: "5 ms", Path: "/", Share: 1}}})
 	const rounds = 5
 	for range rounds {
 		switching := s.Superctl(context.Background(), "switch", "r2")
@@ -184,7 +184,7 @@ func (s *site) reaches(phase string) {
 
 // Ctrl-C in superctl lets go of the switch and says how to follow it.
 func TestCtrlCDetaches(t *testing.T) {
-	s := newSite(t, lab.Config{Children: 4, Workers: 2, Watch: "3s"}, "$realpath_root")
+	s := newSite(t, lab.Config{Children: 4, Workers: 2, Watch: "6s"}, "$realpath_root")
 	var said bytes.Buffer
 	switching := s.Superctl(context.Background(), "switch", "r2")
 	switching.Stdout, switching.Stderr = &said, &said
@@ -204,12 +204,12 @@ func TestCtrlCDetaches(t *testing.T) {
 			t.Errorf("superctl does not tell of %q: %s", words, &said)
 		}
 	}
-	s.wholly("r2", 15*time.Second)
+	s.wholly("r2", 30*time.Second)
 }
 
 // A second switch is refused while one is going on, and told which.
 func TestSwitchDuringASwitch(t *testing.T) {
-	s := newSite(t, lab.Config{Children: 4, Workers: 2, Watch: "2s"}, "$realpath_root")
+	s := newSite(t, lab.Config{Children: 4, Workers: 2, Watch: "5s"}, "$realpath_root")
 	addRelease(t, s.Lab, "r3")
 	switching := s.Superctl(context.Background(), "switch", "r2")
 	if err := switching.Start(); err != nil {

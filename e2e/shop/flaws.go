@@ -80,7 +80,7 @@ if (file_exists($mark)) {
 }
 touch($mark);
 echo "ready for jobs\n";
-usleep(2_800_000);
+usleep(1_500_000);
 echo "the lock server went away\n";
 exit(1);
 `}
