@@ -3,7 +3,10 @@
 package e2e
 
 import (
+	"bytes"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -44,7 +47,7 @@ func TestBadReleases(t *testing.T) {
 			s := newSite(t, lab.Config{Children: 8, Verify: "4s", Progress: "6s", Watch: "3s", Canary: 1, Drain: "5s"}, "$realpath_root")
 			addRelease(t, s.Lab, name, tt.flaw)
 			run := load.Start(load.Plan{URL: s.nginx.URL, Rate: 50})
-			o := s.CtlOnTerminal(nil, "switch", name)
+			o := s.CtlOnTerminal(&onlooker{leaves: filepath.Join(filepath.Dir(s.Shop.Ledger()), "watched")}, "switch", name)
 			t.Log(o)
 			if o.Code != tt.exit {
 				t.Errorf("exit %d, want %d", o.Code, tt.exit)
@@ -64,6 +67,22 @@ func TestBadReleases(t *testing.T) {
 			s.isKnownForBad(name, tt.exit)
 		})
 	}
+}
+
+// An onlooker leaves a file behind once superctl tells that the release is watched.
+type onlooker struct {
+	leaves string
+	said   bytes.Buffer
+}
+
+func (o *onlooker) Write(b []byte) (int, error) {
+	o.said.Write(b)
+	if bytes.Contains(o.said.Bytes(), []byte("watching")) {
+		if err := os.WriteFile(o.leaves, nil, 0o644); err != nil {
+			return 0, err
+		}
+	}
+	return len(b), nil
 }
 
 // isKnownForBad: what failed once it had been started is not tried again unless

@@ -65,8 +65,8 @@ func WorkersNeverReady() Flaw {
 	return Flaw{"workers never ready", "bin/worker.php", "<?php\necho \"waiting for the license server\\n\";\nwhile (true) { sleep(1); }\n"}
 }
 
-// WorkersNotBack: the workers work for a while. One that has ended does not get to work
-// again.
+// WorkersNotBack: the workers work until there is a file "watched" beside the ledger. One
+// that has ended does not get to work again.
 func WorkersNotBack() Flaw {
 	return Flaw{"a worker ends and is not back", "bin/worker.php", `<?php
 if (getenv('SUPERD_SLOT') !== '0') {
@@ -80,7 +80,7 @@ if (file_exists($mark)) {
 }
 touch($mark);
 echo "ready for jobs\n";
-usleep(1_500_000);
+while (!file_exists(dirname($argv[1]) . '/watched')) { usleep(10_000); }
 echo "the lock server went away\n";
 exit(1);
 `}
