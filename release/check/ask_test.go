@@ -226,8 +226,8 @@ func TestCommandLeavesNothing(t *testing.T) {
 	}{
 		"ends":                   {script: "sleep 600 & echo $! >pid", timeout: time.Minute},
 		"fails":                  {script: "sleep 600 & echo $! >pid; exit 1", timeout: time.Minute, says: []string{"exit status 1"}},
-		"hangs":                  {script: "sleep 600 & echo $! >pid; wait", timeout: 2 * time.Second, says: []string{"no answer within 2s"}},
-		"hangs, deaf to SIGTERM": {script: "trap '' TERM INT; sleep 600 & echo $! >pid; while true; do sleep 600; done", timeout: 2 * time.Second, says: []string{"no answer within 2s"}},
+		"hangs":                  {script: "sleep 600 & echo $! >pid; wait", timeout: 5 * time.Second, says: []string{"no answer within 5s"}},
+		"hangs, deaf to SIGTERM": {script: "trap '' TERM INT; sleep 600 & echo $! >pid; while true; do sleep 600; done", timeout: 5 * time.Second, says: []string{"no answer within 5s"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
