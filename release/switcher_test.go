@@ -521,13 +521,7 @@ func TestWaitsForALink(t *testing.T) {
 	st.point2("r1")
 	st.until("the link is taken", func() bool { return st.Snapshot().Live.Release == "r1" && st.Snapshot().Degraded == "" })
 	must(t, st.on("r1"))
-	told := 0
-	for _, e := range st.events {
-		if strings.Contains(e.Reason, "is missing") {
-			told++
-		}
-	}
-	if told != 1 {
+	if told := st.times("app.note", "is missing"); told != 1 {
 		t.Errorf("told %d times", told)
 	}
 }

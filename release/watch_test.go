@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // quick is how the tests watch: what takes seconds takes moments.
@@ -31,6 +33,12 @@ func (st *stage) sh(script string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		st.t.Fatalf("%s: %v: %s", script, err, out)
 	}
+}
+
+// exchange swaps two files at one stroke: there is no moment in which one is missing.
+func (st *stage) exchange(one, other string) {
+	st.t.Helper()
+	must(st.t, unix.Renameat2(unix.AT_FDCWD, filepath.Join(st.root, one), unix.AT_FDCWD, filepath.Join(st.root, other), unix.RENAME_EXCHANGE))
 }
 
 // becomes waits until the app is wholly on a release, and nothing goes on.
@@ -105,7 +113,12 @@ func TestLinkIsFollowed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			st := watched(t, quick, "r1", "r2", "r3")
+			o := quick
+			o.Grace = time.Hour // however long a script leaves it missing
+			if name == "the last of several" {
+				o.Settle = 3 * time.Second // both moves are within it
+			}
+			st := watched(t, o, "r1", "r2", "r3")
 			st.up()
 			defer st.down()
 			st.settled()
@@ -257,9 +270,9 @@ func TestLostLinkGoesBack(t *testing.T) {
 // Something that is not a link, or leads in a circle, is left as it is, and told once.
 func TestBlockedLinkIsLeftAlone(t *testing.T) {
 	for name, tt := range map[string]struct{ script, says, same string }{
-		"a directory": {`rm current; mkdir current; touch current/precious`, "not a symbolic link", `test -f current/precious`},
-		"a file":      {`rm current; echo precious > current`, "not a symbolic link", `grep -q precious current`},
-		"a loop":      {`ln -sfn loop current; ln -s current loop`, "too many links", `test "$(readlink current)" = loop`},
+		"a directory": {`mkdir next; touch next/precious`, "not a symbolic link", `test -f current/precious`},
+		"a file":      {`echo precious > next`, "not a symbolic link", `grep -q precious current`},
+		"a loop":      {`ln -s loop next; ln -s current loop`, "too many links", `test "$(readlink current)" = loop`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -268,6 +281,7 @@ func TestBlockedLinkIsLeftAlone(t *testing.T) {
 			defer st.down()
 			st.settled()
 			st.sh(tt.script)
+			st.exchange("next", "current")
 			st.until("status has it", func() bool { return strings.Contains(st.Snapshot().Link, tt.says) })
 			time.Sleep(2 * quick.Grace)
 			st.stays("r1")
@@ -278,7 +292,8 @@ func TestBlockedLinkIsLeftAlone(t *testing.T) {
 			if _, err := st.Adopt(t.Context(), Request{By: By{User: "deploy"}}); !errors.Is(err, ErrRejected) {
 				t.Errorf("adopted: %v", err)
 			}
-			st.sh(`rm -r current; ln -s releases/r2 current`)
+			st.sh(`ln -s releases/r2 other`)
+			st.exchange("other", "current")
 			st.becomes("r2")
 		})
 	}
@@ -440,14 +455,14 @@ func TestLinkMovedAfterOurCommit(t *testing.T) {
 func TestFlappingLinkIsHeld(t *testing.T) {
 	t.Parallel()
 	o := quick
-	o.Settle = 2 * time.Second
+	o.Settle = 8 * time.Second // no pause between two moves is as long
 	st := watched(t, o, "r1", "r2", "r3")
 	st.up()
 	defer st.down()
 	st.settled()
 	for i, to := range []string{"r2", "r3", "r2", "r3"} {
 		st.sh("ln -sfn releases/" + to + " current")
-		time.Sleep(o.Settle / 4) // until that is seen
+		time.Sleep(time.Second) // until that is seen
 		if held := st.Snapshot().Hold != nil; held && i < 3 {
 			t.Errorf("held after %d moves", i+1)
 		}
@@ -457,7 +472,7 @@ func TestFlappingLinkIsHeld(t *testing.T) {
 	if hold.Human || !strings.Contains(hold.Reason, "moved 4 times") || !st.heard("app.held", "moved 4 times") {
 		t.Errorf("%+v", hold)
 	}
-	time.Sleep(2 * o.Settle)
+	time.Sleep(o.Settle + 2*time.Second)
 	st.stays("r1")
 	if st.link2() != "r3" || !strings.Contains(st.Snapshot().Link, "superctl resume") {
 		t.Errorf("the link leads to %s: %q", st.link2(), st.Snapshot().Link)
@@ -590,6 +605,7 @@ func TestAdopt(t *testing.T) {
 		st := watched(t, slow, "r1", "r2")
 		st.up()
 		defer st.down()
+		st.settled()
 		st.sh(`ln -sfn releases/r2 current`)
 		begun, err := st.Adopt(t.Context(), Request{Release: "r2", By: script})
 		must(t, err)
