@@ -265,6 +265,9 @@ func (r *rig) lives() []life {
 	}
 	all := map[int]*life{}
 	for line := range strings.Lines(string(text)) {
+		if !strings.HasSuffix(line, "\n") {
+			break // it is being written
+		}
 		var at int64
 		var word, who string
 		var pid int

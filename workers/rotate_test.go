@@ -186,7 +186,7 @@ func TestCanary(t *testing.T) {
 	r.mood(3, mood{kind: exit1})
 	err := s.Canary(t.Context(), r.gen(3))
 	var failure *workers.Failure
-	if !errors.As(err, &failure) || failure.Count != 2 {
+	if !errors.As(err, &failure) || failure.Count < 2 || failure.Allowed != 1 { // it may die a third time before that is seen
 		t.Fatalf("a canary that dies: %v", err)
 	}
 	if err := errors.Join(s.Remove(t.Context(), r.gen(3)), s.Remove(t.Context(), r.gen(2))); err != nil {
@@ -370,9 +370,12 @@ func TestMaxDraining(t *testing.T) {
 	default:
 	}
 	r.draining(s, 3)
-	if s.signs() == before {
-		t.Error("there is no sign of life while jobs end")
-	}
+	r.soon("a sign of life while jobs end", func() string {
+		if s.signs() == before {
+			return "none"
+		}
+		return ""
+	})
 	because := errors.New("taken back")
 	cancel(because)
 	if err := <-moved; !errors.Is(err, because) {

@@ -36,6 +36,12 @@ func TestUpdate(t *testing.T) {
 	s.Update([]workers.Pool{r.pool("emails", 2), r.pool("images", 1)}, 0, r.gen(1))
 	s.wholly("emails", 2, 1)
 	s.wholly("images", 1, 1)
+	r.soon("letters has drained", func() string {
+		if slices.ContainsFunc(r.living(), func(l life) bool { return l.in("letters") }) {
+			return "it lives"
+		}
+		return ""
+	})
 	for _, l := range r.lives() {
 		stays := strings.HasPrefix(l.who, "emails:0@") || strings.HasPrefix(l.who, "emails:1@")
 		if stays && len(l.terms) > 0 || !stays && !l.in("images") && len(l.terms) != 1 {

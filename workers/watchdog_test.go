@@ -12,7 +12,7 @@ import (
 	"superd/workers"
 )
 
-const dog = 1500 * time.Millisecond
+const dog = 4 * time.Second
 
 func (r *rig) guarded(name string, processes int) workers.Pool {
 	p := r.pool(name, processes)
@@ -45,7 +45,7 @@ func TestHangingWorkerIsReplaced(t *testing.T) {
 		return "not yet"
 	})
 	failed := s.heard(workers.Failed)
-	if len(failed) != 1 || failed[0].PID != hung || !strings.Contains(failed[0].Reason, "watchdog: shop/emails:0 has not said WATCHDOG=1 for 1.5s") {
+	if len(failed) != 1 || failed[0].PID != hung || !strings.Contains(failed[0].Reason, "watchdog: shop/emails:0 has not said WATCHDOG=1 for "+dog.String()) {
 		t.Errorf("failures: %+v", failed)
 	}
 	before := len(s.heard(workers.Failed))
