@@ -28,7 +28,7 @@ type mood struct {
 	kind   string
 	job    time.Duration // how long it takes to finish the job in hand
 	hold   string        // the job in hand lasts until this file is there
-	marker string        // with dieOnce: made by the one that dies
+	marker string        // with dieOnce: made by the one that dies, which it does when marker-PID is there
 }
 
 // The kinds of moods.
@@ -38,7 +38,7 @@ const (
 	deaf    = "deaf"     // takes note of TERM and goes on
 	exit0   = "exit0"    // writes a line and exits at once
 	exit1   = "exit1"    // likewise
-	dieOnce = "die-once" // the first one exits 7, some time after it was ready; the others are well
+	dieOnce = "die-once" // the first one exits 7, once it has proved itself; the others are well
 	forks   = "forks"    // as well, with a child of its own, which it kills when it has finished
 	family  = "family"   // as deaf, with a child of its own
 	hangs   = "hangs"    // says READY=1, and is in an endless loop from then on
@@ -89,7 +89,10 @@ func work() {
 	if kind == dieOnce {
 		if f, err := os.OpenFile(os.Getenv("MARKER"), os.O_CREATE|os.O_EXCL, 0o600); err == nil {
 			_ = f.Close()
-			time.Sleep(100 * time.Millisecond)
+			proved := fmt.Sprintf("%s-%d", os.Getenv("MARKER"), os.Getpid())
+			for err := os.ErrNotExist; err != nil; _, err = os.Stat(proved) {
+				time.Sleep(10 * time.Millisecond)
+			}
 			fmt.Println("the database went away")
 			os.Exit(7)
 		}

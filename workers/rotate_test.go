@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -296,7 +297,10 @@ func TestLateDeaths(t *testing.T) {
 							return context.Cause(ctx)
 						}
 					}
-					return usual(slot, g)(ctx, c)
+					if err := usual(slot, g)(ctx, c); err != nil {
+						return err
+					}
+					return os.WriteFile(r.file(fmt.Sprintf("dead-%d", c.PID())), nil, 0o600) // now it may die
 				}
 			}
 			s = r.superd(allowed, p)
