@@ -284,9 +284,21 @@ func TestForwardEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	dir := scratch(t)
 	dead, mute := listen(t, filepath.Join(dir, "dead")), listen(t, filepath.Join(dir, "mute"))
-	dial(t, dead.Path())
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
+	if _, err := dial(t, dead.Path()).Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		c, err := mute.accept()
+		if err == nil {
+			t.Cleanup(func() { _ = c.Close() })
+			_, err = c.Read(make([]byte, 1)) // it is forwarded
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}()
 	if n, err := dead.Forward(ctx, "unix", mute.Path()); n != 1 || err != nil {
 		t.Errorf("forwarded %d, %v", n, err)
 	}
