@@ -183,6 +183,7 @@ func TestCrashedWorkerIsAFailedRequest(t *testing.T) {
 	if _, err := s.visit(""); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "superd reads what is written", l.follows.Load)
 	if _, err := s.visit("crash=1"); err == nil {
 		t.Error("the worker did not crash")
 	}

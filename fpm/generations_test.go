@@ -48,9 +48,7 @@ func switchesLoseNothingUnderLoad(t *testing.T, s *shop) {
 	if killed := s.told(Killed); len(killed) > 0 {
 		t.Errorf("requests were cut: %v", killed)
 	}
-	if gone := s.told(Retired); len(gone) != 6 {
-		t.Errorf("%d generations were told to have left, want 6", len(gone))
-	}
+	eventually(t, "six are told to have left", func() bool { return len(s.told(Retired)) == 6 }) // a moment after they are gone
 }
 
 // Workers that come and go by themselves are flipped and drained as well.
@@ -268,6 +266,7 @@ func TestDeadWorkerIsTold(t *testing.T) {
 func deadWorkerIsTold(t *testing.T, s *shop) {
 	l := s.superd()
 	l.serve(s.generation(2))
+	eventually(t, "superd reads what is written", l.follows.Load)
 	if _, err := s.get("crash"); err == nil {
 		t.Error("the worker did not crash")
 	}
@@ -299,8 +298,12 @@ func nextSuperdGoesOn(t *testing.T, s *shop) {
 	}
 	check := func(g release.Generation, was Status, state State) {
 		t.Helper()
-		eventually(t, fmt.Sprintf("%s is %s", g, state), func() bool { st, ok := second.status(g); return ok && st.State == state })
-		if st, _ := second.status(g); st.PID != was.PID || st.Active+st.Idle != 8 || st.Restarts != 0 {
+		var st Status
+		eventually(t, fmt.Sprintf("%s is %s", g, state), func() bool {
+			st, _ = second.status(g)
+			return st.State == state && st.Active+st.Idle == 8
+		})
+		if st.PID != was.PID || st.Restarts != 0 {
 			t.Errorf("%+v, was %+v", st, was)
 		}
 	}
@@ -480,24 +483,15 @@ func retireGoesOnInTheNextSuperd(t *testing.T, s *shop) {
 	first := s.superd()
 	g1, g2 := s.generation(1), s.generation(2)
 	first.serve(g1)
-	slow := make(chan error, 1)
-	go func() {
-		a, err := s.get("ms=4000")
-		if err == nil && a.Cut {
-			err = errors.New("the sleep was cut short")
-		}
-		slow <- err
-	}()
-	eventually(t, "the request runs", func() bool { st, _ := first.status(g1); return st.Active == 1 })
+	slow := s.gate()
+	slow.enter(300)
 	first.serve(g2)
 	first.end()
 	second := s.superd()
 	if st, ok := second.status(g1); !ok || st.State != Draining {
 		t.Errorf("%+v", st)
 	}
-	if err := <-slow; err != nil {
-		t.Error(err)
-	}
+	slow.open()
 	second.gone(g1)
 	if now, _ := second.Serving(); now != g2 {
 		t.Errorf("serving %s", now)
@@ -514,7 +508,7 @@ func promoteKeepsWhatIsLeaving(t *testing.T, s *shop) {
 	l := s.superd()
 	g1, g2 := s.generation(1), s.generation(2)
 	l.serve(g1)
-	go func() { _, _ = s.get("ms=2000") }() // holds the drain up
+	go func() { _, _ = s.get("ms=600000") }() // holds the drain up
 	eventually(t, "the request runs", func() bool { st, _ := l.status(g1); return st.Active == 1 })
 	was, _ := l.status(g1)
 	l.serve(g2)
@@ -663,26 +657,19 @@ func stopAnswersWhoIsIn(t *testing.T, s *shop) {
 	l := s.superd()
 	l.serve(s.generation(1))
 	l.must("start", l.Start(t.Context(), s.generation(2)))
-	answers := make(chan error, 30)
-	for range cap(answers) {
-		go func() {
-			a, err := s.get("ms=300")
-			if err == nil && a.Cut {
-				err = errors.New("a sleep was cut short")
-			}
-			answers <- err
-		}()
+	in := s.gate()
+	for range 30 {
+		in.come(300)
 	}
-	eventually(t, "all are in, and some in the queue", func() bool {
+	eventually(t, "all are in, and most in the queue", func() bool {
 		st, _ := l.status(s.generation(1))
-		return st.Queue > 0 && st.Queue+st.Active+len(answers) == cap(answers)
+		return st.Active == 8 && st.Queue == 30-8
 	})
-	l.must("stop", l.Stop(t.Context()))
-	for range cap(answers) {
-		if err := <-answers; err != nil {
-			t.Error(err)
-		}
-	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- l.Stop(t.Context()) }()
+	eventually(t, "it is leaving", func() bool { st, _ := l.status(s.generation(1)); return st.State == Draining })
+	in.open()
+	l.must("stop", <-stopped)
 	if s.open() || len(l.Status(t.Context())) != 0 || len(l.children.Living()) != 0 {
 		t.Errorf("left: %+v", l.Status(t.Context()))
 	}
@@ -918,7 +905,7 @@ func statusAnswersWhileAllAreBusy(t *testing.T, s *shop) {
 	g := s.generation(1)
 	l.serve(g)
 	for range 8 + 3 {
-		go func() { _, _ = s.get("ms=3000") }()
+		go func() { _, _ = s.get("ms=600000") }()
 	}
 	eventually(t, "all are busy", func() bool {
 		st, _ := l.status(g)
@@ -932,7 +919,7 @@ func TestStatusPageWithAnyBytes(t *testing.T) {
 	l := s.superd()
 	g := s.generation(1)
 	l.serve(g)
-	params := fastcgi.Script(filepath.Join(g.Dir, "public"), "index.php", "/\xff\xfe\"\\<x>?ms=2000&a=\xff", "GET", "")
+	params := fastcgi.Script(filepath.Join(g.Dir, "public"), "index.php", "/\xff\xfe\"\\<x>?ms=600000&a=\xff", "GET", "")
 	go func() { _, _ = fastcgi.Do(context.Background(), "unix", s.public(), fastcgi.Request{Params: params}) }()
 	eventually(t, "it is counted", func() bool { st, _ := l.status(g); return st.Active == 1 && st.Idle == 7 })
 }
@@ -951,17 +938,18 @@ func unusedCandidateIsNotWaitedFor(t *testing.T, s *shop) {
 	first.serve(g1)
 	first.must("start", first.Start(t.Context(), g2))
 	socket := first.Socket(g2)
-	asked := make(chan struct{})
+	asked, never := make(chan struct{}), s.gate()
+	query := never.query(0)
 	go func() {
 		defer close(asked)
-		_, _ = get(t.Context(), "unix", socket, filepath.Join(g2.Dir, "public"), "ms=600000")
+		_, _ = get(t.Context(), "unix", socket, filepath.Join(g2.Dir, "public"), query)
 	}()
-	time.Sleep(500 * time.Millisecond) // until it runs
+	never.arrived()
 	first.end()
 	next := s.superd()
 	next.must("retire", next.Retire(t.Context(), g2))
 	next.gone(g2)
-	<-asked // its sleep was cut
+	<-asked // it was cut
 	if now, _ := next.Serving(); now != g1 {
 		t.Errorf("serving %s", now)
 	}

@@ -66,7 +66,7 @@ func TestParkWithReload(t *testing.T) {
 	l.serve(g)
 	in := make(chan error, 1)
 	go func() {
-		_, err := s.get("ms=300")
+		_, err := s.get("ms=10000") // the end of its master cuts that short
 		in <- err
 	}()
 	eventually(t, "somebody is in", func() bool { st, _ := l.status(g); return st.Active == 1 })

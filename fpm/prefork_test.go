@@ -3,7 +3,6 @@ package fpm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,16 +19,15 @@ func (s *shop) dynamic(pm string) {
 	}
 }
 
-// crowd has six workers at work, and waits until all of them have nothing to do.
-func (l *life) crowd(g release.Generation) {
+// crowd has six workers at work, and waits until all of them are done. Nobody asks again: who
+// does before his worker rests gets another one.
+func (l *life) crowd() {
 	l.shop.t.Helper()
-	load := l.shop.load()
-	load.closed(6, "ms=500")
-	eventually(l.shop.t, "six workers are at it", func() bool {
-		st, _ := l.status(g)
-		return st.Active >= 6
-	})
-	load.done()
+	in := l.shop.gate()
+	for range 6 {
+		in.enter(0)
+	}
+	in.open()
 }
 
 // workers is how many g has while nobody asks.
@@ -80,7 +78,7 @@ func nextBeginsWith(t *testing.T, pm string, lead func(*life, release.Generation
 	if n := l.workers(first); n > 1 {
 		t.Errorf("the first generation of all begins with %d workers", n)
 	}
-	l.crowd(first)
+	l.crowd()
 	l.must("start", l.Start(t.Context(), next))
 	l.must("lead users there", lead(l, next))
 	return l.workers(next)
@@ -98,7 +96,7 @@ func TestMasterBeginsWithWorkers(t *testing.T) {
 			l.serve(g)
 			n := 0
 			for try := 0; try < 3 && n < want; try++ {
-				l.crowd(g)
+				l.crowd()
 				l.must("restart", l.Restart(t.Context()))
 				eventually(t, "the master before is gone", func() bool { return len(l.all()) == 1 })
 				n = l.workers(g)
@@ -132,31 +130,21 @@ func TestPreforkKeepsAwayFromUsers(t *testing.T) {
 	l := s.superd()
 	first, next := s.generation(1), s.generation(2)
 	l.serve(first)
-	theirs := filepath.Join(s.dir, "theirs")
-	load, released := s.load(), filepath.Join(theirs, "released")
-	if err := errors.Join(os.Mkdir(theirs, 0o700), os.Chmod(theirs, 0o777)); err != nil { //nolint:gosec // workers write there
-		t.Fatal(err)
-	}
-	for n := range 3 {
-		load.users.Go(func() { load.ask(fmt.Sprintf("until=%s&user=%d", released, n)) })
+	users := s.gate()
+	for range 3 {
 		// In the script, and not only with a worker: one that was just made counts as idle until
 		// it reads, and PHP-FPM makes none for who comes then.
-		eventually(t, "there is a worker for everybody", func() bool {
-			return exists(fmt.Sprintf("%s-%d", released, n))
-		})
+		users.enter(0)
 	}
 	l.must("start what serves", l.Start(t.Context(), first))
 	l.must("promote what serves", l.Promote(t.Context(), first))
-	if err := os.WriteFile(released, nil, 0o600); err != nil {
-		t.Error(err)
-	}
-	load.done()
+	users.open()
 	before := l.workers(first)
 	if before > 4 {
 		t.Errorf("%d workers for three users", before)
 	}
 	l.must("promote the next", l.Promote(t.Context(), next))
-	l.crowd(next)
+	l.crowd()
 	l.must("go back", l.Promote(t.Context(), first))
 	if n := l.workers(first); n > before {
 		t.Errorf("on the way back it got %d workers, had %d", n, before)
@@ -174,7 +162,7 @@ func TestPreforkEndsWithItsContext(t *testing.T) {
 	s.dynamic("ondemand")
 	l := s.superd()
 	l.serve(s.generation(1))
-	l.crowd(s.generation(1))
+	l.crowd()
 	l.must("start", l.Start(t.Context(), s.generation(2)))
 	why := errors.New("called off")
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -50,11 +50,11 @@ func newShop(t testing.TB) *shop {
 // index tells which release every part of an answer is of, and how long it slept.
 const index = `<?php
 $asked = ($_GET['ms'] ?? 0) * 1000;
-$begun = microtime(true);
 if (isset($_GET['spin'])) { while (true) { } }
 while (isset($_GET['crash'])) { posix_kill(posix_getpid(), 11); }
 if (isset($_GET['until'])) { touch("{$_GET['until']}-{$_GET['user']}"); }
 while (isset($_GET['until']) && !is_file($_GET['until'])) { usleep(5000); clearstatcache(); }
+$begun = microtime(true);
 if ($asked) { usleep($asked); }
 $cut = $asked && (microtime(true) - $begun) * 1e6 < $asked * 0.99;
 header('Content-Type: application/json');
@@ -150,7 +150,8 @@ type life struct {
 	*Web
 	shop     *shop
 	children *supervisor.Children
-	end      func() // as a SIGKILL would: nothing is stopped
+	end      func()       // as a SIGKILL would: nothing is stopped
+	follows  *atomic.Bool // it reads what the masters write from now on
 }
 
 func (s *shop) superd() *life {
@@ -190,10 +191,14 @@ func (s *shop) superdOf(build func(o Options) (*Web, someWeb)) *life {
 	if err != nil {
 		t.Fatal(err)
 	}
+	follows := new(atomic.Bool)
 	o := Options{
 		App: "shop", RunDir: filepath.Join(s.dir, "run"), Listen: s.listen(), Access: access, Backlog: 1024,
 		Handoff: Parallel, Drain: 20 * time.Second, Output: "shop/fpm.log", Children: children, Log: log, Tell: s.tell,
-		Lines: func(ctx context.Context) (<-chan string, error) { return follow(ctx, out, "shop/fpm") },
+		Lines: func(ctx context.Context) (<-chan string, error) {
+			defer follows.Store(true)
+			return follow(ctx, out, "shop/fpm")
+		},
 	}
 	if s.change != nil {
 		s.change(&o, &p)
@@ -201,7 +206,7 @@ func (s *shop) superdOf(build func(o Options) (*Web, someWeb)) *life {
 	p.DrainTimeout = o.Drain
 	o.Pool = func(release.Generation) (Pool, error) { return p, nil }
 	first, whole := build(o)
-	l := &life{Web: first, shop: s, children: children}
+	l := &life{Web: first, shop: s, children: children, follows: follows}
 	for _, c := range children.Adopted() {
 		if !whole.Adopt(c) {
 			t.Errorf("%s has no owner", c.Name())
@@ -435,4 +440,55 @@ func (l *load) done() {
 		l.shop.t.Errorf("%d of %d requests went wrong", len(l.wrong), l.asked.Load())
 	}
 	l.shop.t.Logf("%d answered, %d of them slept, longest gap between two answers %s", l.answered.Load(), l.slept.Load(), l.longest)
+}
+
+// A gate is where users wait in PHP until it is opened, however slow the machine is.
+type gate struct {
+	shop *shop
+	load *load
+	path string
+	came int
+}
+
+func (s *shop) gate() *gate {
+	s.t.Helper()
+	dir, err := os.MkdirTemp(s.dir, "gate-")
+	if err = errors.Join(err, os.Chmod(dir, 0o777)); err != nil { //nolint:gosec // workers write there
+		s.t.Fatal(err)
+	}
+	return &gate{shop: s, load: s.load(), path: filepath.Join(dir, "open")}
+}
+
+// query is what the next user asks, who sleeps for ms once the gate is open.
+func (g *gate) query(ms int) string {
+	g.came++
+	return fmt.Sprintf("until=%s&user=%d&ms=%d", g.path, g.came, ms)
+}
+
+// arrived waits until the script runs for who came last.
+func (g *gate) arrived() {
+	g.shop.t.Helper()
+	eventually(g.shop.t, "a user is at the gate", func() bool { return exists(fmt.Sprintf("%s-%d", g.path, g.came)) })
+}
+
+// come has a user ask.
+func (g *gate) come(ms int) {
+	query := g.query(ms)
+	g.load.users.Go(func() { g.load.ask(query) })
+}
+
+// enter has a user ask, and waits until the script runs for him.
+func (g *gate) enter(ms int) {
+	g.shop.t.Helper()
+	g.come(ms)
+	g.arrived()
+}
+
+// open lets everybody go on, and waits for their answers.
+func (g *gate) open() {
+	g.shop.t.Helper()
+	if err := os.WriteFile(g.path, nil, 0o600); err != nil {
+		g.shop.t.Error(err)
+	}
+	g.load.done()
 }
