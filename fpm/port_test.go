@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +28,8 @@ var lastPort atomic.Int32
 // one of those that the kernel gives to clients.
 func freeAddress(t testing.TB, host string) string {
 	t.Helper()
+	syscall.ForkLock.RLock() // a child of another test would keep it open until its exec
+	defer syscall.ForkLock.RUnlock()
 	for range 1000 {
 		number := 12000 + (os.Getpid()*31+int(lastPort.Add(1)))%20000
 		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(number)))
@@ -38,6 +41,19 @@ func freeAddress(t testing.TB, host string) string {
 	}
 	t.Fatal("no port is free")
 	return ""
+}
+
+// refuses waits until nobody listens there any more: a child that another test forks has
+// copies of what is closed until its exec.
+func refuses(t *testing.T, address string) {
+	t.Helper()
+	eventually(t, address+" is closed", func() bool {
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
+		return errors.Is(err, unix.ECONNREFUSED)
+	})
 }
 
 func portAt(t *testing.T, l *life, address string) *port {
@@ -152,9 +168,7 @@ func TestPortIsClosedBehindTheLast(t *testing.T) {
 		t.Errorf("seat %d, although %d is free", again, a)
 	}
 	l.must("free", errors.Join(p.free(a), p.free(b)))
-	if _, err := net.Dial("tcp", p.address); !errors.Is(err, unix.ECONNREFUSED) {
-		t.Errorf("it is still open: %v", err)
-	}
+	refuses(t, p.address)
 	l.end()
 	if names := l.shop.held(); len(names) > 0 {
 		t.Errorf("the keeper still has %v", names)
@@ -168,11 +182,9 @@ func TestQueueOfAPort(t *testing.T) {
 	n, s := l.seat(p)
 	l.must("point", p.point(n))
 	for want := range 4 {
+		eventually(t, fmt.Sprintf("%d wait", want), func() bool { got, err := s.Queue(); return err == nil && got == want })
 		if pending, err := s.Pending(); err != nil || pending != (want > 0) {
 			t.Errorf("pending %v, %v; %d came", pending, err, want)
-		}
-		if got, err := s.Queue(); err != nil || got != want {
-			t.Errorf("queue %d, %v; want %d", got, err, want)
 		}
 		c, err := net.Dial("tcp", p.address)
 		l.must("dial", err)
@@ -226,9 +238,10 @@ func TestNextSuperdFindsTheSeats(t *testing.T) {
 					conn, err := net.Dial("tcp", address)
 					l.must("dial", err)
 					for other, listener := range next.seats {
-						if n, err := listener.Queue(); err != nil || (n > 0) != (other <= seat && other > 0) {
-							t.Errorf("pointed at seat %d: %d wait at seat %d, %v", seat, n, other, err)
-						}
+						eventually(t, fmt.Sprintf("pointed at seat %d: as is right at seat %d", seat, other), func() bool {
+							n, err := listener.Queue()
+							return err == nil && (n > 0) == (other <= seat && other > 0)
+						})
 					}
 					defer conn.Close()
 				}
@@ -255,9 +268,7 @@ func TestSeatsAreProved(t *testing.T) {
 		t.Errorf("with a stranger among them: %v", err)
 	}
 	l.must("close", foreign.Close())
-	if err := p.whole(); err != nil {
-		t.Error(err)
-	}
+	eventually(t, "the stranger has gone", func() bool { return p.whole() == nil }) // see refuses
 	// One was closed and made again: the kernel has moved the last into the hole.
 	first := p.seats[1]
 	l.must("close", errors.Join(l.children.Drop(p.held(1)), first.Close()))

@@ -99,15 +99,19 @@ func TestNextSuperdGoesOnFromAnyStep(t *testing.T) {
 			l.must("lead", errors.Join(l.lead(to), from.mark(stayingFile, leavingFile)))
 		}, "r2", "", Serving},
 		{"told to go", func(l *life, from, to *server) {
-			l.must("lead", errors.Join(l.lead(to), from.mark(stayingFile, leavingFile), from.proc.Signal(unix.SIGQUIT)))
+			l.must("lead", errors.Join(l.lead(to), from.mark(stayingFile, leavingFile)))
+			l.calms(from)
+			l.must("quit", from.proc.Signal(unix.SIGQUIT))
 		}, "r2", "", Serving},
 		{"its master gone", func(l *life, from, to *server) {
 			l.must("lead", errors.Join(l.lead(to), from.mark(stayingFile, leavingFile)))
+			l.calms(from)
 			from.proc.Retire()
 			<-from.proc.Gone()
 		}, "r2", "", Serving},
 		{"its directory gone too", func(l *life, from, to *server) {
 			l.must("lead", errors.Join(l.lead(to), from.mark(stayingFile, leavingFile)))
+			l.calms(from)
 			from.proc.Retire()
 			<-from.proc.Gone()
 			l.must("remove", os.RemoveAll(from.at.Home))
@@ -147,6 +151,13 @@ func TestNextSuperdGoesOnFromAnyStep(t *testing.T) {
 	}
 }
 
+// calms waits, as leave does, until s has nothing to do: its end would cut a sleep.
+func (l *life) calms(s *server) {
+	l.shop.t.Helper()
+	c := calm{since: time.Now(), seen: time.Now()}
+	eventually(l.shop.t, "it has nothing to do", func() bool { return c.over(l.shop.t.Context(), s) })
+}
+
 // killIn does something and ends superd before anything else can happen.
 func (l *life) killIn(do func()) {
 	l.shop.t.Helper()
@@ -166,6 +177,8 @@ func TestLateConnectionsAreHandedOn(t *testing.T) {
 	p := l.port(s.address)
 	live := l.find(s.generation(2)).at.Seat
 	free := 3 - live
+	take := func(taken bool) { p.mu.Lock(); defer p.mu.Unlock(); p.taken[free] = taken }
+	take(true) // while connections go there nobody is to hand them on, they would come back
 	l.must("point", p.point(free))
 	late := make(chan error, 10)
 	for range cap(late) {
@@ -177,14 +190,15 @@ func TestLateConnectionsAreHandedOn(t *testing.T) {
 			late <- err
 		}()
 	}
-	eventually(t, "they wait where nobody is", func() bool { n, err := p.seats[free].Queue(); return err == nil && n > 0 })
-	time.Sleep(300 * time.Millisecond)
+	eventually(t, "they wait where nobody is", func() bool { n, err := p.seats[free].Queue(); return err == nil && n == cap(late) })
 	l.must("point", p.point(live))
+	take(false)
 	for range cap(late) {
 		if err := <-late; err != nil {
 			t.Error(err)
 		}
 	}
+	eventually(t, "the seat is free", func() bool { p.mu.Lock(); defer p.mu.Unlock(); return !p.taken[free] })
 	// And the seat can be used again: it is blocking, or workers would not stay.
 	l.serve(s.generation(3))
 	if l.find(s.generation(3)).at.Seat != free {
@@ -209,9 +223,8 @@ func TestStopShutsTheDoor(t *testing.T) {
 	l := s.superd()
 	g := s.generation(1)
 	l.serve(g)
-	in := make(chan error, 1)
-	go func() { _, err := s.get("ms=2000"); in <- err }()
-	eventually(t, "the request runs", func() bool { st, _ := l.status(g); return st.Active == 1 })
+	in := s.gate()
+	in.enter(0)
 	stopped := make(chan error, 1)
 	go func() { stopped <- l.Stop(t.Context()) }()
 	eventually(t, "it is leaving", func() bool { st, _ := l.status(g); return st.State == Draining })
@@ -219,10 +232,9 @@ func TestStopShutsTheDoor(t *testing.T) {
 		_ = c.Close()
 		t.Error("a user got in while the app stopped")
 	}
-	l.must("stop", errors.Join(<-in, <-stopped))
-	if _, err := net.Dial("tcp", s.address); !errors.Is(err, unix.ECONNREFUSED) {
-		t.Errorf("it is still open: %v", err)
-	}
+	in.open()
+	l.must("stop", <-stopped)
+	refuses(t, s.address)
 }
 
 // Nobody reaches a candidate but superd, by a socket that is private.
@@ -293,9 +305,7 @@ func TestListenChanges(t *testing.T) {
 		}
 		first = next(address)
 		if at, ok := tcp(was); ok {
-			if inodes, err := listening(at); err != nil || len(inodes) > 0 {
-				t.Errorf("%s is still open: %v, %v", was, inodes, err)
-			}
+			eventually(t, was+" is closed", func() bool { inodes, err := listening(at); return err == nil && len(inodes) == 0 })
 		}
 	}
 	first.must("stop", first.Stop(t.Context()))
