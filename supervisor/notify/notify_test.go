@@ -24,7 +24,7 @@ type ear struct {
 	heard []Message
 }
 
-func listen(t *testing.T) *ear {
+func open(t *testing.T) *Server {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "notify") //nolint:usetesting // a socket's path has 107 bytes
 	if err != nil {
@@ -35,6 +35,12 @@ func listen(t *testing.T) *ear {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+func listen(t *testing.T) *ear {
+	t.Helper()
+	s := open(t)
 	e := &ear{Server: s}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -140,12 +146,36 @@ func TestSettled(t *testing.T) {
 	}
 }
 
+// What was said is heard by who listens, or by the next one, also in the moment between.
+func TestNothingIsLostAtTheEnd(t *testing.T) {
+	for range 200 {
+		first, next := open(t), open(t)
+		c := dial(t, first.Path())
+		for n := range 5 {
+			if _, err := fmt.Fprintf(c, "STATUS=%d", n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var heard []string
+		ctx, cancel := context.WithCancel(t.Context())
+		hear := func(m Message) {
+			heard = append(heard, m.Status)
+			cancel()
+		}
+		err := first.Run(ctx, hear)
+		rest, kept := first.File()
+		if err := errors.Join(err, kept, next.Inherit(rest), rest.Close(), next.Run(ctx, hear), first.Close(), next.Close(), c.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"0", "1", "2", "3", "4"}; !slices.Equal(heard, want) {
+			t.Fatalf("heard %q", heard)
+		}
+	}
+}
+
 // Nobody waits for one that is lost.
 func TestSettledOfALostSocket(t *testing.T) {
-	s, err := Listen(filepath.Join(t.TempDir(), "notify"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := open(t)
 	before := s.Settled()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
