@@ -834,6 +834,9 @@ func TestSwitchEndsAnAttempt(t *testing.T) {
 			st.lock.Lock()
 			clear(st.broken)
 			st.troubles["promote r1"] = trouble{"before", "hangs"}
+			if abort {
+				st.troubles["prepare r2"] = trouble{"before", "hangs"}
+			}
 			st.lock.Unlock()
 			time.Sleep(firstPause + time.Millisecond) // it is tried again, and hangs
 			start := time.Now()
@@ -841,6 +844,7 @@ func TestSwitchEndsAnAttempt(t *testing.T) {
 			must(t, err)
 			want := Live
 			if abort {
+				synctest.Wait() // it has given way
 				must(t, st.Abort(By{}))
 				want = Rejected
 			}
