@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +25,7 @@ type Server struct {
 	path   string
 	conn   *net.UnixConn
 	before *net.UnixConn // the socket of an earlier superd, with what it has not read; nil: none
+	most   int           // messages that wait at it
 
 	mu      sync.Mutex
 	waiting []chan struct{} // of Settled
@@ -47,7 +50,17 @@ func Listen(path string) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make notify socket %s: %w", path, err)
 	}
-	return &Server{path: path, conn: conn.(*net.UnixConn)}, nil
+	return &Server{path: path, conn: conn.(*net.UnixConn), most: queue()}, nil
+}
+
+// queue is how many messages wait at most at a socket that is made now: whoever speaks
+// then has to wait (unix_recvq_full in the kernel's net/unix/af_unix.c).
+func queue() int {
+	text, err := os.ReadFile("/proc/sys/net/unix/max_dgram_qlen")
+	if n, bad := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && bad == nil {
+		return n + 1
+	}
+	return 513 // as systemd sets it
 }
 
 // bind asks for credentials before the socket has a name: no message arrives
@@ -94,17 +107,18 @@ func (s *Server) readBefore(hear func(Message)) {
 		return
 	}
 	defer func() { _ = s.before.Close(); s.before = nil }() // it is empty
-	drain(s.before, hear)
+	drain(s.before, s.most, hear)
 }
 
-// drain reads what has been said, and waits for no more.
-func drain(conn *net.UnixConn, hear func(Message)) {
+// drain reads what has been said, no more than so many messages, and waits for none: where
+// somebody speaks without a pause it would not end.
+func drain(conn *net.UnixConn, most int, hear func(Message)) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return
 	}
 	buf, oob := room()
-	for more := true; more; {
+	for more := true; more && most > 0; most-- {
 		err := raw.Control(func(fd uintptr) {
 			n, rights, _, _, err := unix.Recvmsg(int(fd), buf, oob, unix.MSG_DONTWAIT)
 			if more = err == nil; more {
@@ -146,7 +160,7 @@ func (s *Server) settle(hear func(Message)) {
 	s.waiting = nil
 	_ = s.conn.SetReadDeadline(time.Time{}) // only fails once closed
 	s.mu.Unlock()
-	drain(s.conn, hear)
+	drain(s.conn, s.most, hear)
 	for _, one := range settled {
 		close(one)
 	}

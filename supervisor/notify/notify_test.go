@@ -146,6 +146,32 @@ func TestSettled(t *testing.T) {
 	}
 }
 
+// Nor does one who speaks without a pause hold anybody up.
+func TestSettledInAFlood(t *testing.T) {
+	s := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for range 4 {
+		c := dial(t, s.Path())
+		all.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = c.Write([]byte("WATCHDOG=1")) // fails once it is closed
+			}
+		})
+	}
+	all.Go(func() { _ = s.Run(ctx, func(Message) { time.Sleep(time.Millisecond) }) })
+	for range 20 {
+		select {
+		case <-s.Settled():
+		case <-time.After(time.Minute):
+			t.Error("not within a minute")
+		}
+	}
+	cancel()
+	_ = s.Close() // who speaks may be waiting for room
+	all.Wait()
+}
+
 // What was said is heard by who listens, or by the next one, also in the moment between.
 func TestNothingIsLostAtTheEnd(t *testing.T) {
 	for range 200 {
